@@ -1,0 +1,50 @@
+import type { Endpoint } from './endpoint.ts';
+
+/** What the one ConfigMap says, after everything that can be wrong with it was looked for. */
+export interface Config {
+  /** `false`: nodes go back to what they were; the registry serves on. */
+  readonly enabled: boolean;
+  /** By registry host as it stands in references. */
+  readonly upstreams: ReadonlyMap<string, Upstream>;
+  readonly egress: ReadonlyMap<string, readonly EgressHop[]>;
+  readonly includeNamespaces: readonly string[];
+  readonly excludeNamespaces: readonly string[];
+  readonly fallback: Fallback;
+}
+
+export interface Upstream {
+  readonly host: string;
+  /** Where the registry itself answers. Nodes that go directly go there as well. */
+  readonly endpoint: Endpoint;
+  /** Asked before the endpoint, by our registry or by the nodes, as `via` says. */
+  readonly mirror?: Endpoint;
+  readonly via: 'registry' | 'node';
+  /** `false`: nodes never go to the upstream themselves. */
+  readonly direct: boolean;
+  /** A key of {@link Config.egress}. */
+  readonly egress: string;
+  /** First path components under which our registry serves this upstream, the host's own form among them. */
+  readonly prefixes: readonly string[];
+  /** Milliseconds for which a tag is not looked up again. */
+  readonly tagTtl: number;
+  /** A registry host of the mounted docker config; only with `access: everyone`. */
+  readonly credentials?: string;
+  /** File name of a PEM bundle, in the directory that `--ca-dir` names. */
+  readonly ca?: string;
+  /** `HOST[:PORT]` of token realms and redirect targets that are trusted although they are elsewhere or internal. */
+  readonly trustedHosts: readonly string[];
+}
+
+export type Fallback = 'auto' | 'always' | 'never';
+
+/** One way out of the cluster: a proxy's URL (`http:`, `https:`, `socks5:`), or none. */
+export type EgressHop = { readonly kind: 'direct' } | { readonly kind: 'proxy'; readonly url: string };
+
+export const DIRECT_EGRESS = 'direct';
+
+/** Namespaces whose Pods the webhook leaves alone unless the configuration says otherwise. */
+export const DEFAULT_EXCLUDED_NAMESPACES: readonly string[] = [
+  'kube-system',
+  'kube-public',
+  'kube-node-lease',
+];

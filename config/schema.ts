@@ -1,0 +1,122 @@
+import { z } from 'zod';
+import { parseHost } from '../oci/host.ts';
+import { parseDuration } from './duration.ts';
+import { parseEndpoint } from './endpoint.ts';
+
+/**
+ * The shape of the configuration. Each refusal carries its remedy as a parameter of the issue, so that
+ * {@link parseConfig} can show both. What depends on more than one key is looked at there.
+ */
+const refuse = (context: z.RefinementCtx, message: string, remedy: string): typeof z.NEVER => {
+  context.addIssue({ code: 'custom', message, params: { remedy } });
+  return z.NEVER;
+};
+
+const duration = z.string().transform((text, context) => {
+  const milliseconds = parseDuration(text);
+  return (
+    milliseconds ??
+    refuse(context, `"${text}" is no duration`, 'Write a number with its unit, as in 60s or 10m.')
+  );
+});
+
+const endpoint = z.string().transform((text, context) => {
+  try {
+    return parseEndpoint(text);
+  } catch (error) {
+    const why = error instanceof Error ? error.message : String(error);
+    return refuse(
+      context,
+      why,
+      'Write https://HOST[:PORT], with a path only where the mirror keeps this registry under one.',
+    );
+  }
+});
+
+const registryHost = z.string().transform((text, context) => {
+  const host = parseHost(text);
+  return (
+    host ??
+    refuse(
+      context,
+      `"${text}" is no registry host`,
+      'Write it as in image names: HOST or HOST:PORT, without a scheme or path.',
+    )
+  );
+});
+
+const prefix = z
+  .string()
+  .transform((text, context) =>
+    /^[a-z0-9]+(?:[._-][a-z0-9]+)*$/.test(text)
+      ? text
+      : refuse(
+          context,
+          `"${text}" is no path prefix`,
+          'Write one path component of lower-case letters, digits, ".", "_" and "-".',
+        ),
+  );
+
+const fileName = z
+  .string()
+  .transform((text, context) =>
+    /^[\w][\w.-]*$/.test(text)
+      ? text
+      : refuse(
+          context,
+          `"${text}" is no file name`,
+          'Write the name of a file in the directory of CA bundles, without a path.',
+        ),
+  );
+
+const hop = z.string().transform((text, context) => {
+  if (text === 'direct') return { kind: 'direct' as const };
+  const url = URL.canParse(text) ? new URL(text) : undefined;
+  if (url !== undefined && ['http:', 'https:', 'socks5:'].includes(url.protocol) && url.hostname !== '')
+    return { kind: 'proxy' as const, url: url.href };
+  return refuse(
+    context,
+    `"${text}" is no proxy`,
+    'Write http://HOST:PORT, https://HOST:PORT, socks5://HOST:PORT or direct.',
+  );
+});
+
+const namespace = z
+  .string()
+  .transform((text, context) =>
+    /^[a-z0-9*?-]{1,63}$/.test(text)
+      ? text
+      : refuse(context, `"${text}" is no namespace`, 'Write a namespace, or a pattern with * and ?.'),
+  );
+
+const tags = z.strictObject({ ttl: duration.optional() });
+
+const upstream = z.strictObject({
+  endpoint: endpoint.optional(),
+  mirror: endpoint.optional(),
+  via: z.enum(['registry', 'node']).optional(),
+  direct: z.boolean().optional(),
+  egress: z.string().optional(),
+  prefix: prefix.optional(),
+  tags: tags.optional(),
+  credentials: z.string().min(1).optional(),
+  access: z.literal('everyone').optional(),
+  ca: fileName.optional(),
+  trustedHosts: z.array(registryHost).optional(),
+});
+
+export const configSchema = z.strictObject({
+  enabled: z.boolean().optional(),
+  defaults: z
+    .strictObject({ direct: z.boolean().optional(), egress: z.string().optional(), tags: tags.optional() })
+    .optional(),
+  upstreams: z.record(z.string(), upstream.nullable()).nullish(),
+  proxies: z.record(z.string(), endpoint).nullish(),
+  egress: z.record(z.string(), z.strictObject({ proxy: z.union([hop, z.array(hop).min(1)]) })).nullish(),
+  includeNamespaces: z.array(namespace).nullish(),
+  excludeNamespaces: z.array(namespace).nullish(),
+  fallback: z.enum(['auto', 'always', 'never']).optional(),
+});
+
+export type RawConfig = z.output<typeof configSchema>;
+export type RawUpstream = z.output<typeof upstream>;
