@@ -1,0 +1,23 @@
+import { type Logger, pino } from 'pino';
+import pretty from 'pino-pretty';
+
+export type { Logger } from 'pino';
+
+export const LOG_LEVELS = ['debug', 'info', 'warn', 'error'] as const;
+export type LogLevel = (typeof LOG_LEVELS)[number];
+
+/** Standard error: one JSON object a line, or readable lines where a person looks on. */
+export function createLogger(level: LogLevel, forTerminal: boolean): Logger {
+  const options = { level, base: null, timestamp: pino.stdTimeFunctions.isoTime };
+  if (!forTerminal)
+    return pino(
+      { ...options, formatters: { level: (label) => ({ level: label }) } },
+      pino.destination({ fd: STANDARD_ERROR, sync: true }),
+    );
+  return pino(
+    options,
+    pretty({ destination: STANDARD_ERROR, sync: true, translateTime: 'SYS:HH:MM:ss', singleLine: true }),
+  );
+}
+
+const STANDARD_ERROR = 2;
