@@ -1,0 +1,147 @@
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import parseRange from 'range-parser';
+import { BLOB_TYPE } from '../oci/descriptor.ts';
+import type { Digest } from '../oci/digest.ts';
+import { errorBody, RegistryError } from '../oci/errors.ts';
+import type { ManifestAnswer } from './manifest-cache.ts';
+import type { ByteRange, StoredBlob, Write } from './store.ts';
+
+/** A client that takes no byte for so long is gone. */
+const CLIENT_IDLE_MS = 120_000;
+
+/**
+ * Answers a manifest. containerd wants both `Docker-Content-Digest` and `Content-Length` of a HEAD; without
+ * them it sends a GET to the same host, and an error there ends the pull without a look at the next one.
+ */
+export function answerManifest(
+  request: IncomingMessage,
+  response: ServerResponse,
+  answer: ManifestAnswer,
+): void {
+  const { manifest, origin, age } = answer;
+  response.writeHead(200, {
+    'content-type': manifest.mediaType,
+    'content-length': manifest.bytes.length,
+    'docker-content-digest': manifest.digest,
+    etag: `"${manifest.digest}"`,
+    'cache-status': cacheStatus(origin, age),
+  });
+  response.end(request.method === 'HEAD' ? undefined : manifest.bytes);
+}
+
+/** Answers the HEAD of a blob, with its length where that is known. */
+export function answerBlobHead(
+  response: ServerResponse,
+  digest: Digest,
+  size: number | undefined,
+  origin: 'hit' | 'miss',
+): void {
+  response.writeHead(200, {
+    ...blobHeaders(digest, origin),
+    ...(size === undefined ? {} : { 'content-length': size }),
+  });
+  response.end();
+}
+
+/**
+ * Answers the GET of a blob, in whole or the one range that was asked for. A range that cannot be read, or more
+ * than one, is answered with the whole (RFC 9110, section 14.2); one outside of the blob with 416.
+ *
+ * @throws Error when the blob breaks off; the connection is then to be cut, so that no client takes it for whole.
+ */
+export async function answerBlob(
+  request: IncomingMessage,
+  response: ServerResponse,
+  digest: Digest,
+  blob: StoredBlob,
+  origin: 'hit' | 'miss',
+): Promise<void> {
+  const { size } = blob;
+  const range = rangeOf(request, digest, size);
+  const headers = blobHeaders(digest, origin);
+  if (range === undefined) response.writeHead(200, { ...headers, 'content-length': size });
+  else
+    response.writeHead(206, {
+      ...headers,
+      'content-length': range.end - range.start + 1,
+      'content-range': `bytes ${range.start}-${range.end}/${size}`,
+    });
+  if (size > 0) {
+    const left = new AbortController();
+    response.once('close', () => left.abort(new Error('the client left')));
+    response.setTimeout(CLIENT_IDLE_MS, () => response.destroy());
+    response.flushHeaders();
+    await blob.copyTo(writeTo(response, left.signal), range ?? { start: 0, end: size - 1 }, left.signal);
+  }
+  response.end();
+}
+
+/** Answers an error as the specification has it, or cuts the connection when an answer has begun. */
+export function answerError(response: ServerResponse, error: RegistryError): void {
+  if (response.headersSent) {
+    response.destroy();
+    return;
+  }
+  const body = errorBody(error.code, error.message);
+  response.writeHead(error.status, {
+    'content-type': 'application/json',
+    'content-length': Buffer.byteLength(body),
+  });
+  response.end(body);
+}
+
+function blobHeaders(digest: Digest, origin: 'hit' | 'miss'): Record<string, string> {
+  return {
+    'content-type': BLOB_TYPE,
+    'docker-content-digest': digest,
+    'accept-ranges': 'bytes',
+    etag: `"${digest}"`,
+    'cache-status': cacheStatus(origin, 0),
+  };
+}
+
+/** RFC 9211. A hit whose time to live is over is one that the upstream could not confirm. */
+function cacheStatus(origin: ManifestAnswer['origin'], age: number): string {
+  const overdue = Math.ceil(Math.max(0, age) / 1000);
+  const status: Readonly<Record<typeof origin, string>> = {
+    hit: 'hit',
+    miss: 'fwd=miss; stored',
+    revalidated: 'hit; detail=revalidated',
+    stale: `hit; ttl=-${overdue}; detail=stale`,
+  };
+  return `weir; ${status[origin]}`;
+}
+
+/** @throws RegistryError 416 when no byte of the range is in the blob. */
+function rangeOf(request: IncomingMessage, digest: Digest, size: number): ByteRange | undefined {
+  const header = request.headers.range;
+  const validator = request.headers['if-range'];
+  if (header === undefined || (validator !== undefined && validator !== `"${digest}"`)) return undefined;
+  if (!/^bytes=(?:\d+-\d*|-\d+)$/.test(header)) return undefined;
+  const ranges = parseRange(size, header);
+  if (ranges === -2) return undefined;
+  const range = ranges === -1 ? undefined : ranges[0];
+  if (range === undefined) throw new RangeOutside(size);
+  return { start: range.start, end: range.end };
+}
+
+export class RangeOutside extends RegistryError {
+  readonly size: number;
+
+  constructor(size: number) {
+    super(416, 'UNSUPPORTED', `the range lies outside of the blob's ${size} bytes`);
+    this.size = size;
+  }
+}
+
+/** Resolves each write when the socket has taken the bytes, so that their buffer can be used again. */
+function writeTo(response: ServerResponse, left: AbortSignal): Write {
+  return async (chunk) => {
+    left.throwIfAborted();
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    const onLeft = (): void => reject(left.reason);
+    left.addEventListener('abort', onLeft, { once: true });
+    response.write(chunk, (error) => (error ? reject(error) : resolve()));
+    await promise.finally(() => left.removeEventListener('abort', onLeft));
+  };
+}

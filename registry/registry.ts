@@ -1,0 +1,206 @@
+import { randomUUID } from 'node:crypto';
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { Logger } from 'pino';
+import { Counter, Gauge, type Registry as Metrics } from 'prom-client';
+import type { Config } from '../config/config.ts';
+import { MANIFEST_TYPES } from '../oci/descriptor.ts';
+import { RegistryError } from '../oci/errors.ts';
+import { AddressGuard } from './address-guard.ts';
+import { answerBlob, answerBlobHead, answerError, answerManifest, RangeOutside } from './answer.ts';
+import { BlobCache } from './blob-cache.ts';
+import { DEFAULT_TIMEOUTS, Egress, type Timeouts } from './egress.ts';
+import { ManifestCache } from './manifest-cache.ts';
+import { type PullRequest, parsePull } from './pull-request.ts';
+import type { Store } from './store.ts';
+import { UpstreamClient } from './upstream.ts';
+import { UpstreamFailure } from './upstream-failure.ts';
+
+export interface RegistryOptions {
+  readonly store: Store;
+  /** Directory for blobs on their way into the store. */
+  readonly spoolDirectory: string;
+  /** The configuration in force at the moment. */
+  readonly config: () => Config;
+  /** Whether a first path component may name an upstream; see {@link parsePull}. */
+  readonly prefixes: boolean;
+  readonly caDirectory?: string;
+  /** Addresses that upstreams must not lead to, besides those of every machine. */
+  readonly apiServers?: readonly string[];
+  readonly timeouts?: Timeouts;
+  /** `name/version` for upstreams. */
+  readonly product: string;
+  readonly metrics: Metrics;
+  readonly log: Logger;
+}
+
+/** The pull-through registry: what answers below `/v2/`. */
+export class Registry {
+  readonly #options: RegistryOptions;
+  readonly #manifests: ManifestCache;
+  readonly #blobs: BlobCache;
+  readonly #egress: Egress;
+  readonly #stop = new AbortController();
+  readonly #instance = `weir-${randomUUID().slice(0, 8)}`;
+  readonly #answers: Counter<'kind' | 'status' | 'cache'>;
+  readonly #stale: Counter<'upstream'>;
+
+  constructor(options: RegistryOptions) {
+    this.#options = options;
+    const { store, log, metrics, spoolDirectory } = options;
+    const guard = new AddressGuard(options.apiServers ?? []);
+    this.#egress = new Egress({
+      guard,
+      caDirectory: options.caDirectory,
+      timeouts: options.timeouts ?? DEFAULT_TIMEOUTS,
+    });
+    const upstream = new UpstreamClient({
+      egress: this.#egress,
+      guard,
+      metrics,
+      product: options.product,
+      via: `1.1 ${this.#instance}`,
+    });
+    const { signal } = this.#stop;
+    this.#manifests = new ManifestCache({ store, upstream, log, signal });
+    this.#blobs = new BlobCache({ store, upstream, spoolDirectory, log, signal });
+    const registers = [metrics];
+    this.#answers = new Counter({
+      name: 'weir_registry_requests_total',
+      help: 'Requests by what was asked for, the status of the answer, and where it came from.',
+      labelNames: ['kind', 'status', 'cache'],
+      registers,
+    });
+    this.#stale = new Counter({
+      name: 'weir_registry_stale_tags_total',
+      help: 'Tags that were served although the upstream could not confirm them.',
+      labelNames: ['upstream'],
+      registers,
+    });
+    const blobs = this.#blobs;
+    metrics.registerMetric(
+      new Gauge({
+        name: 'weir_registry_fills',
+        help: 'Blobs that are being read from upstreams.',
+        registers: [],
+        collect(): void {
+          this.set(blobs.fills);
+        },
+      }),
+    );
+  }
+
+  /** Answers a request; never rejects. */
+  async handle(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    response.setHeader('docker-distribution-api-version', 'registry/2.0');
+    const began = performance.now();
+    const note: Note = { kind: 'other', cache: 'none' };
+    try {
+      await this.#answer(request, response, note);
+    } catch (error) {
+      const answer = this.#refusal(error, note);
+      if (answer instanceof RangeOutside) response.setHeader('content-range', `bytes */${answer.size}`);
+      answerError(response, answer);
+      if (answer.status >= 500 && !response.destroyed)
+        this.#options.log.warn({ err: error, url: request.url }, answer.message);
+    }
+    this.#answers.inc({ kind: note.kind, status: String(response.statusCode), cache: note.cache });
+    this.#options.log.info(
+      {
+        method: request.method,
+        url: request.url,
+        status: response.statusCode,
+        cache: note.cache,
+        ms: Math.round(performance.now() - began),
+      },
+      'answered',
+    );
+  }
+
+  /** Ends fills and connections to upstreams. */
+  async close(): Promise<void> {
+    this.#stop.abort(new Error('weir is stopping'));
+    await this.#blobs.close();
+    await this.#egress.close();
+  }
+
+  async #answer(request: IncomingMessage, response: ServerResponse, note: Note): Promise<void> {
+    if (request.method !== 'GET' && request.method !== 'HEAD') {
+      response.setHeader('allow', 'GET, HEAD');
+      throw new RegistryError(
+        405,
+        'UNSUPPORTED',
+        'this registry is a mirror for pulls: it answers GET and HEAD',
+      );
+    }
+    if (request.headers.via?.includes(this.#instance))
+      throw new RegistryError(
+        508,
+        'UNAVAILABLE',
+        'the request came round in a loop: an upstream or mirror leads back to this registry',
+      );
+    const target = request.url ?? '/';
+    if (/^\/v2\/?(?:\?.*)?$/.test(target)) {
+      response
+        .writeHead(200, { 'content-type': 'application/json', 'content-length': 2 })
+        .end(request.method === 'HEAD' ? undefined : '{}');
+      return;
+    }
+    const config = this.#options.config();
+    const pull = parsePull(target, config, this.#options.prefixes);
+    note.kind = pull.kind;
+    await this.#pull(pull, config, request, response, note);
+  }
+
+  async #pull(
+    pull: PullRequest,
+    config: Config,
+    request: IncomingMessage,
+    response: ServerResponse,
+    note: Note,
+  ): Promise<void> {
+    const { upstream, repository } = pull;
+    const target = { config, upstream, repository };
+    if (pull.kind === 'manifest') {
+      const accept = request.headers.accept ?? MANIFEST_TYPES.join(', ');
+      const { reference } = pull;
+      const answer =
+        'tag' in reference
+          ? await this.#manifests.byTag(target, reference.tag, accept)
+          : await this.#manifests.byDigest(target, reference.digest, accept);
+      note.cache = answer.origin;
+      if (answer.origin === 'stale') this.#stale.inc({ upstream: upstream.host });
+      answerManifest(request, response, answer);
+      return;
+    }
+    if (request.method === 'HEAD') {
+      const { size, origin } = await this.#blobs.size(target, pull.digest);
+      note.cache = origin;
+      answerBlobHead(response, pull.digest, size, origin);
+      return;
+    }
+    const { blob, origin } = await this.#blobs.open(target, pull.digest);
+    note.cache = origin;
+    try {
+      await answerBlob(request, response, pull.digest, blob, origin);
+    } finally {
+      await blob.close();
+    }
+  }
+
+  #refusal(error: unknown, note: Note): RegistryError {
+    if (error instanceof RegistryError) return error;
+    if (error instanceof UpstreamFailure && error.kind === 'absent')
+      return new RegistryError(
+        404,
+        note.kind === 'blob' ? 'BLOB_UNKNOWN' : 'MANIFEST_UNKNOWN',
+        error.message,
+      );
+    if (error instanceof UpstreamFailure) return new RegistryError(503, 'UNAVAILABLE', error.message);
+    return new RegistryError(503, 'UNAVAILABLE', 'the mirror failed; its log says why');
+  }
+}
+
+interface Note {
+  kind: 'manifest' | 'blob' | 'other';
+  cache: string;
+}
