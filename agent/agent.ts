@@ -1,0 +1,163 @@
+import type { Logger } from 'pino';
+import type { Config } from '../config/config.ts';
+import { applyConfig, type Outcome } from './certs-directory.ts';
+import type { Change, HostState } from './change.ts';
+import { type DriftWatch, watchDrift } from './drift.ts';
+import { messageOf } from './file-problem.ts';
+import type { Place } from './state.ts';
+
+/** The configuration as it stands, and word of every change. */
+export interface ConfigFeed {
+  readonly current: Config;
+  /** The returned function ends it. */
+  subscribe(listener: (config: Config) => void): () => void;
+}
+
+export interface AgentOptions extends Place {
+  /** Our registry's URL as the node reaches it (`http://127.0.0.1:30500`). */
+  readonly mirror: string;
+  readonly source: ConfigFeed;
+  readonly onChange?: (change: Change) => void;
+}
+
+export interface OnceOptions extends Place {
+  readonly mirror: string;
+  readonly config: Config;
+  readonly signal?: AbortSignal;
+}
+
+/**
+ * Brings the node's files to what the configuration says, and keeps them there.
+ *
+ * @throws Error when `mirror` is no URL that a node could ask.
+ */
+export function startAgent(options: AgentOptions): Agent {
+  return new Agent({ ...options, mirror: checkedMirror(options.mirror) });
+}
+
+/**
+ * Brings the node's files to what the configuration says, once.
+ *
+ * @throws AggregateError that names each host that failed; the others are done.
+ */
+export async function applyOnce(options: OnceOptions): Promise<readonly Change[]> {
+  const { config, signal } = options;
+  const wanted = { config, mirror: checkedMirror(options.mirror) };
+  const { changes, failures } = await applyConfig(options, wanted, signal);
+  signal?.throwIfAborted();
+  if (failures.length > 0) throw new AggregateError(failures, failures.map(messageOf).join('\n'));
+  return changes;
+}
+
+/** Whatever no event told of is found this often, and what failed is tried again. */
+const SAFETY_NET_MS = 30_000;
+
+export class Agent {
+  /** Settles when the files were looked at for the first time, whatever came of it. */
+  readonly ready: Promise<void>;
+  /** Settles when changes on disk are noticed. */
+  readonly watching: Promise<void>;
+  readonly #options: AgentOptions;
+  readonly #log: Logger;
+  readonly #stop = new AbortController();
+  readonly #unsubscribe: () => void;
+  readonly #drift: DriftWatch;
+  readonly #timer: NodeJS.Timeout;
+  #states: ReadonlyMap<string, HostState> = new Map();
+  #running: Promise<void> | undefined;
+  #isAskedFor = false;
+
+  constructor(options: AgentOptions) {
+    this.#options = options;
+    this.#log = options.log;
+    const ask = (): void => this.#ask();
+    this.#unsubscribe = options.source.subscribe(ask);
+    this.#drift = watchDrift({
+      directory: options.certsDir,
+      onDrift: ask,
+      onError: (error) =>
+        this.#log.warn(
+          { err: error },
+          'the certificates directory cannot be watched; it is looked at regularly',
+        ),
+    });
+    this.watching = this.#drift.ready;
+    this.#timer = setInterval(ask, SAFETY_NET_MS);
+    this.#running = this.#run();
+    this.ready = this.#running;
+  }
+
+  /** Of every configured host, as of the last look. */
+  states(): ReadonlyMap<string, HostState> {
+    return this.#states;
+  }
+
+  /** Stops looking after the files, and leaves them where they are. */
+  async close(): Promise<void> {
+    this.#stop.abort();
+    this.#unsubscribe();
+    clearInterval(this.#timer);
+    await this.#drift.close();
+    await this.#running;
+  }
+
+  /** One run at a time: whatever is asked meanwhile is answered by one more. */
+  #ask(): void {
+    if (this.#stop.signal.aborted) return;
+    this.#isAskedFor = true;
+    this.#running ??= this.#run();
+  }
+
+  async #run(): Promise<void> {
+    do {
+      this.#isAskedFor = false;
+      await this.#apply();
+    } while (this.#isAskedFor && !this.#stop.signal.aborted);
+    this.#running = undefined;
+  }
+
+  async #apply(): Promise<void> {
+    const { mirror, source } = this.#options;
+    const config = source.current;
+    try {
+      this.#report(await applyConfig(this.#options, { config, mirror }, this.#stop.signal));
+    } catch (error) {
+      const failed: HostState = { kind: 'failed', reason: messageOf(error) };
+      this.#log.error({ err: error }, 'the registry hosts could not be configured');
+      this.#states = new Map(
+        config.enabled ? [...config.upstreams.keys()].map((host) => [host, failed]) : [],
+      );
+    }
+  }
+
+  #report({ changes, states, failures }: Outcome): void {
+    if (this.#stop.signal.aborted) return;
+    const before = this.#states;
+    this.#states = states;
+    for (const change of changes) {
+      // What is left alone is news once, not at every look.
+      if (change.kind === 'left' && reasonOf(before.get(change.host)) === change.reason) continue;
+      if (change.kind === 'left') this.#log.warn(change, 'hosts.toml left');
+      else this.#log.info(change, `hosts.toml ${change.kind}`);
+      this.#options.onChange?.(change);
+    }
+    for (const error of failures) this.#log.error({ err: error }, 'a registry host could not be configured');
+  }
+}
+
+function reasonOf(state: HostState | undefined): string | undefined {
+  return state !== undefined && 'reason' in state ? state.reason : undefined;
+}
+
+/**
+ * The mirror's URL, which is written into files as it is.
+ *
+ * @throws Error when it is no URL that a node could ask.
+ */
+export function checkedMirror(mirror: string): string {
+  const isUrl = /^https?:\/\/[^\s\p{Cc}]+$/u.test(mirror) && URL.canParse(mirror);
+  const { username, password, search, hash } = isUrl ? new URL(mirror) : new URL('http://invalid');
+  if (!isUrl || username + password + search + hash !== '')
+    throw new Error(`"${mirror}" is no address of a mirror. Write it as http://HOST:PORT or https://HOST.`);
+  return mirror;
+}

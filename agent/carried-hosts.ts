@@ -1,0 +1,100 @@
+import { readdir, stat } from 'node:fs/promises';
+import { isAbsolute, join, resolve } from 'node:path';
+import type { JsonMap } from '@iarna/toml';
+import { readDiskFile } from './disk-file.ts';
+import type { Access } from './durable-file.ts';
+import { codeOf, fileProblem, messageOf } from './file-problem.ts';
+import { DEFAULT_DIRECTORY } from './host-directory.ts';
+import { EMPTY_HOSTS_FILE, type HostsFile, parseHosts } from './hosts-file.ts';
+
+/** Settings that containerd would go by, and that a new file of ours would hide unless it repeated them. */
+export interface Carried {
+  readonly file: HostsFile;
+  /** Who may read the file that they come from: its headers may be credentials. */
+  readonly access?: Access;
+}
+
+/** A default that we cannot read is not hidden behind a file of ours. */
+export class UnreadableDefaultError extends Error {}
+
+/**
+ * What containerd goes by for a host that has no directory: the `_default` directory's hosts.toml, or the
+ * certificates beside it when there is none.
+ *
+ * @throws UnreadableDefaultError when its hosts.toml is not one that we understand.
+ */
+export async function carriedFromDefault(certsDir: string): Promise<Carried> {
+  const directory = join(resolve(certsDir), DEFAULT_DIRECTORY);
+  const path = join(directory, 'hosts.toml');
+  const found = await readDiskFile(path);
+  const prefix = `../${DEFAULT_DIRECTORY}/`;
+  if (found.kind === 'absent' || found.text === '') return { file: await certificatesIn(directory, prefix) };
+  if (!found.isUtf8)
+    throw new UnreadableDefaultError(`${path} is not UTF-8, and a file of ours would hide it. Correct it.`);
+  try {
+    return { file: relocate(parseHosts(found.text), prefix), access: found.access };
+  } catch (error) {
+    throw new UnreadableDefaultError(
+      `${path} cannot be read, and a file of ours would hide it: ${messageOf(error)}. Correct it.`,
+      { cause: error },
+    );
+  }
+}
+
+/**
+ * The certificates that containerd reads from a directory without a hosts.toml (loadCertFiles of
+ * core/remotes/docker/config): every `*.crt` is trusted, every `*.cert` is shown, with the `*.key` of its name or,
+ * without one, as its own key. They hold for the registry itself, so they stand at the file's root.
+ */
+export async function certificatesIn(directory: string, prefix = ''): Promise<HostsFile> {
+  const names = await namesIn(directory);
+  const ca = names.filter((name) => name.endsWith('.crt')).map((name) => prefix + name);
+  const client: string[][] = [];
+  for (const name of names.filter((name) => name.endsWith('.cert'))) {
+    const key = `${name.slice(0, -'.cert'.length)}.key`;
+    client.push([prefix + name, prefix + ((await isThere(join(directory, key))) ? key : name)]);
+  }
+  const root = { ...(ca.length > 0 ? { ca } : {}), ...(client.length > 0 ? { client } : {}) };
+  return { ...EMPTY_HOSTS_FILE, root };
+}
+
+/** Relative paths are relative to the directory of the file that names them. */
+function relocate({ root, hosts }: HostsFile, prefix: string): HostsFile {
+  const move = (table: JsonMap): JsonMap => ({
+    ...table,
+    ...('ca' in table ? { ca: movePaths(table['ca'], prefix) } : {}),
+    ...('client' in table ? { client: movePaths(table['client'], prefix) } : {}),
+  });
+  return { root: move(root), hosts: new Map([...hosts].map(([host, table]) => [host, move(table)])) };
+}
+
+type Paths = string | Paths[];
+
+function movePaths(value: unknown, prefix: string): Paths {
+  if (Array.isArray(value)) return value.map((inner: unknown) => movePaths(inner, prefix));
+  const path = String(value);
+  return isAbsolute(path) ? path : prefix + path;
+}
+
+async function namesIn(directory: string): Promise<readonly string[]> {
+  try {
+    const entries = await readdir(directory, { withFileTypes: true });
+    return entries
+      .filter((entry) => !entry.isDirectory())
+      .map(({ name }) => name)
+      .toSorted();
+  } catch (error) {
+    if (codeOf(error) === 'ENOENT') return [];
+    throw fileProblem('list', directory, error);
+  }
+}
+
+async function isThere(path: string): Promise<boolean> {
+  try {
+    await stat(path);
+    return true;
+  } catch (error) {
+    if (codeOf(error) === 'ENOENT') return false;
+    throw fileProblem('look at', path, error);
+  }
+}

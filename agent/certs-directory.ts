@@ -1,0 +1,134 @@
+import type { Config } from '../config/config.ts';
+import { type Route, routeFor } from '../config/routing.ts';
+import { findBasis } from './basis.ts';
+import { UnreadableDefaultError } from './carried-hosts.ts';
+import type { Change, HostState } from './change.ts';
+import { readDiskFile } from './disk-file.ts';
+import { makeDirectory, missingDirectories, replaceFile } from './durable-file.ts';
+import { messageOf } from './file-problem.ts';
+import { clearLeftovers, directoryNames, findHostDirectory, type HostDirectory } from './host-directory.ts';
+import { renderHosts } from './hosts-toml.ts';
+import { judge, markerOf } from './marker.ts';
+import { removeOriginal, saveOriginal } from './original.ts';
+import { restoreOthers } from './rollback.ts';
+import { openState, type Place, type State } from './state.ts';
+
+/** Where the nodes find our registry, and what they shall ask it for. */
+export interface Wanted {
+  readonly config: Config;
+  readonly mirror: string;
+}
+
+export interface Outcome {
+  readonly changes: readonly Change[];
+  /** Of every host that is configured. */
+  readonly states: ReadonlyMap<string, HostState>;
+  /** One for each host, or directory of a former host, that could not be brought to where it shall be. */
+  readonly failures: readonly Error[];
+}
+
+/**
+ * Brings the certificates directory to what the configuration says: a file of ours for every host that goes through
+ * a mirror, and what was there before weir for all others. A second run changes nothing. What fails for one host is
+ * among the outcome's failures and stops no other.
+ *
+ * @throws Error when the state directory or the certificates directory cannot be read at all.
+ */
+export async function applyConfig(place: Place, wanted: Wanted, signal?: AbortSignal): Promise<Outcome> {
+  const work: Work = { ...place, ...wanted, state: await openState(place) };
+  const changes: Change[] = [];
+  const states = new Map<string, HostState>();
+  const failures: Error[] = [];
+  const keep = new Set<string>();
+  for (const host of wanted.config.upstreams.keys()) {
+    const route = routeFor(wanted.config, host);
+    if (route.kind === 'untouched') continue;
+    // Cut short, it must not take the hosts that it did not come to for former ones.
+    if (signal?.aborted === true) return { changes, states, failures };
+    try {
+      const directory = await findHostDirectory(place.certsDir, host);
+      keep.add(directory.name);
+      const { state, change } = await applyRoute(work, route, directory);
+      states.set(host, state);
+      if (change !== undefined) changes.push({ host, file: directory.file, ...change });
+    } catch (error) {
+      for (const name of directoryNames(host)) keep.add(name);
+      states.set(host, { kind: 'failed', reason: messageOf(error) });
+      failures.push(new Error(`${host}: ${messageOf(error)}`, { cause: error }));
+    }
+  }
+  if (signal?.aborted === true) return { changes, states, failures };
+  const others = await restoreOthers(work, keep);
+  return {
+    changes: [...changes, ...others.changes],
+    states,
+    failures: [...failures, ...others.failures.values()],
+  };
+}
+
+type Work = Place & Wanted & { readonly state: State };
+interface Applied {
+  readonly state: HostState;
+  readonly change?: Pick<Change, 'kind' | 'reason'>;
+}
+
+const CONFIGURED: HostState = { kind: 'configured' };
+
+async function applyRoute(work: Work, route: Route, directory: HostDirectory): Promise<Applied> {
+  await clearLeftovers(directory);
+  const { state, certsDir } = work;
+  const written = state.written(directory.name);
+  const disk = await readDiskFile(directory.file);
+  const verdict = disk.kind === 'file' ? judge(disk, written) : undefined;
+  if (verdict?.kind === 'edited')
+    return left('overridden', `${directory.file} was edited by hand. ${GIVE_BACK}`);
+  if (verdict?.kind === 'unparsable')
+    return left(
+      'unparsable',
+      `${directory.file} cannot be merged, because weir cannot read it: ${verdict.reason}. Correct or remove it.`,
+    );
+  const basis = await findBasis({
+    certsDir,
+    directory,
+    disk,
+    verdict,
+    written,
+    originals: state.originals,
+  }).catch((error: unknown) => {
+    if (error instanceof UnreadableDefaultError) return error;
+    throw error;
+  });
+  if (basis instanceof UnreadableDefaultError) return left('unparsable', basis.message);
+
+  const text = renderHosts(route, work.mirror, basis);
+  if (text === undefined) return { state: CONFIGURED };
+  if (disk.kind === 'file' && disk.text === text && verdict?.kind === 'ours') {
+    state.remember(directory.name, text);
+    await state.save();
+    return { state: CONFIGURED };
+  }
+  // Before the file: cut off at any point, what we know is enough to finish or to go back.
+  if (basis.unsaved !== undefined) await saveOriginal(state.originals, basis.unsaved);
+  state.remember(directory.name, text);
+  state.rememberDirectories(await missingDirectories(certsDir));
+  await state.save();
+  await makeDirectory(directory.path);
+  await replaceFile(directory.file, text, basis.access);
+  await removeSuperseded(state, written, text);
+  const isHealed = verdict?.kind === 'damaged' || (verdict === undefined && written !== undefined);
+  return { state: CONFIGURED, change: { kind: isHealed ? 'healed' : 'written' } };
+}
+
+const GIVE_BACK = 'It is left alone; remove it to have it back from weir.';
+
+function left(kind: 'overridden' | 'unparsable', reason: string): Applied {
+  return { state: { kind, reason }, change: { kind: 'left', reason } };
+}
+
+/** Only the latest original is the one to go back to. */
+async function removeSuperseded(state: State, before: string | undefined, now: string): Promise<void> {
+  const was = before === undefined ? undefined : markerOf(before)?.was;
+  const is = markerOf(now)?.was;
+  if (typeof was !== 'object' || (typeof is === 'object' && is.original === was.original)) return;
+  await removeOriginal(state.originals, was.original);
+}

@@ -1,0 +1,73 @@
+import { createHash } from 'node:crypto';
+import { lchown } from 'node:fs/promises';
+import { join } from 'node:path';
+import { z } from 'zod';
+import { type PresentFile, readDiskFile } from './disk-file.ts';
+import { makeDirectory, removeFile, replaceFile, replaceLink } from './durable-file.ts';
+import { fileProblem } from './file-problem.ts';
+
+/** A user's hosts.toml as it was before we merged it: enough to bring it back byte for byte. */
+export interface Original {
+  /** The directory, below the certificates directory, in which it stood. */
+  readonly directory: string;
+  readonly text: string;
+  readonly mode: number;
+  readonly uid: number;
+  readonly gid: number;
+  /** Where it led when it was a symbolic link. */
+  readonly link?: string | undefined;
+}
+
+export function originalOf(directory: string, { text, access, link }: PresentFile): Original {
+  return { directory, text, ...access, link };
+}
+
+/** The name under which it is kept: the hash of all that it says, so that saving it twice changes nothing. */
+export function idOf(original: Original): string {
+  return createHash('sha256').update(format(original)).digest('hex').slice(0, 32);
+}
+
+export async function saveOriginal(folder: string, original: Original): Promise<void> {
+  await makeDirectory(folder, 0o700);
+  // It may hold credentials in a header.
+  await replaceFile(pathOf(folder, idOf(original)), format(original), { mode: 0o600 });
+}
+
+/** `undefined` when it is lost, or no longer what was saved. */
+export async function loadOriginal(folder: string, id: string): Promise<Original | undefined> {
+  const file = await readDiskFile(pathOf(folder, id));
+  if (file.kind === 'absent') return undefined;
+  if (createHash('sha256').update(file.text).digest('hex').slice(0, 32) !== id) return undefined;
+  return originalSchema.parse(JSON.parse(file.text));
+}
+
+export async function restoreOriginal(path: string, { text, link, mode, uid, gid }: Original): Promise<void> {
+  if (link === undefined) return replaceFile(path, text, { mode, uid, gid });
+  await replaceLink(path, link);
+  try {
+    await lchown(path, uid, gid);
+  } catch (error) {
+    throw fileProblem('give back to its owner', path, error);
+  }
+}
+
+export async function removeOriginal(folder: string, id: string): Promise<void> {
+  await removeFile(pathOf(folder, id));
+}
+
+const originalSchema = z.strictObject({
+  directory: z.string(),
+  text: z.string(),
+  mode: z.int().min(0).max(0o7777),
+  uid: z.int().min(0),
+  gid: z.int().min(0),
+  link: z.string().optional(),
+});
+
+function format({ directory, text, mode, uid, gid, link }: Original): string {
+  return `${JSON.stringify({ directory, mode, uid, gid, link, text }, undefined, 2)}\n`;
+}
+
+function pathOf(folder: string, id: string): string {
+  return join(folder, `${id}.json`);
+}

@@ -1,0 +1,157 @@
+import type { JsonMap } from '@iarna/toml';
+import { markerAt } from './basis.ts';
+import type { Change } from './change.ts';
+import { type PresentFile, readDiskFile } from './disk-file.ts';
+import { makeDirectory, removeFile, removeIfEmpty, replaceFile } from './durable-file.ts';
+import { fileProblem, messageOf } from './file-problem.ts';
+import {
+  clearLeftovers,
+  type HostDirectory,
+  listHostDirectories,
+  openHostDirectory,
+} from './host-directory.ts';
+import { parseHosts } from './hosts-file.ts';
+import { judge, type Marker, markerOf } from './marker.ts';
+import { loadOriginal, type Original, removeOriginal, restoreOriginal } from './original.ts';
+import { openState, type Place, type State } from './state.ts';
+import { type Remainder, withoutMirror } from './without-mirror.ts';
+
+/**
+ * Brings every hosts.toml below the certificates directory back to what it was before weir. Harmless where weir
+ * never was, and when it is done twice.
+ *
+ * @throws AggregateError with one error for each host that could not be restored; the others are.
+ */
+export async function rollback(place: Place): Promise<readonly Change[]> {
+  const state = await openState(place);
+  const { changes, failures } = await restoreOthers({ ...place, state }, new Set());
+  if (failures.size > 0)
+    throw new AggregateError([...failures.values()], [...failures.values()].map(messageOf).join('\n'));
+  return changes;
+}
+
+/** Restores every host directory that has a file of ours, except those to keep. */
+export async function restoreOthers(
+  work: Place & { readonly state: State },
+  keep: ReadonlySet<string>,
+): Promise<{ changes: readonly Change[]; failures: ReadonlyMap<string, Error> }> {
+  const { certsDir, state, log } = work;
+  const names = new Set([...state.names, ...(await namesWithMarker(work))]);
+  const changes: Change[] = [];
+  const failures = new Map<string, Error>();
+  for (const name of names.difference(keep)) {
+    try {
+      const change = await restoreDirectory(certsDir, state, name);
+      if (change !== undefined) changes.push(change);
+    } catch (error) {
+      log.debug({ err: error, name }, 'a host directory could not be restored');
+      failures.set(name, new Error(`${name}: ${messageOf(error)}`, { cause: error }));
+    }
+  }
+  if (state.names.length === 0 && state.directories.length > 0) {
+    for (const directory of state.directories.toReversed()) await removeIfEmpty(directory);
+    state.forgetDirectories();
+    await state.save();
+  }
+  return { changes, failures };
+}
+
+/** Files say by themselves that they are ours, whatever became of the state directory. */
+async function namesWithMarker({ certsDir, log }: Place): Promise<readonly string[]> {
+  const names: string[] = [];
+  for (const name of await listHostDirectories(certsDir)) {
+    try {
+      const disk = await readDiskFile((await openHostDirectory(certsDir, name)).file);
+      if (disk.kind === 'file' && markerOf(disk.text) !== undefined) names.push(name);
+    } catch (error) {
+      // Nothing that we wrote looks like this, and nobody asked for this host.
+      log.debug({ err: error, name }, 'a host directory is passed over');
+    }
+  }
+  return names;
+}
+
+async function restoreDirectory(certsDir: string, state: State, name: string): Promise<Change | undefined> {
+  const directory = await openHostDirectory(certsDir, name);
+  await clearLeftovers(directory);
+  const written = state.written(name);
+  const disk = await readDiskFile(directory.file);
+  const verdict = disk.kind === 'file' ? judge(disk, written) : undefined;
+  const marker = markerAt(verdict, written);
+  const original = await originalFor(state, marker);
+
+  let done: Done;
+  if (verdict?.kind === 'foreign' || verdict?.kind === 'unparsable') done = undefined;
+  else if (disk.kind === 'file' && verdict?.kind === 'edited')
+    done = await restoreEdited(directory, disk, { marker: verdict.marker, written, original });
+  else if (original !== undefined) done = await bringBack(directory, original);
+  else if (disk.kind === 'file') {
+    const known = verdict?.kind === 'ours' ? disk.text : written;
+    done =
+      marker === undefined || known === undefined || typeof marker.was === 'string'
+        ? await remove(directory)
+        : await leaveRest(directory, disk, withoutMirror(known, marker.mirror));
+  }
+  if (marker?.was === 'no directory') await removeIfEmpty(directory.path);
+  state.forget(name);
+  await state.save();
+  if (typeof marker?.was === 'object') await removeOriginal(state.originals, marker.was.original);
+  return done === undefined ? undefined : { host: directory.host, file: directory.file, ...done };
+}
+
+type Done = Pick<Change, 'kind' | 'reason'> | undefined;
+
+async function originalFor(state: State, marker: Marker | undefined): Promise<Original | undefined> {
+  return typeof marker?.was === 'object' ? loadOriginal(state.originals, marker.was.original) : undefined;
+}
+
+async function bringBack(directory: HostDirectory, original: Original): Promise<Done> {
+  await makeDirectory(directory.path);
+  await restoreOriginal(directory.file, original);
+  return { kind: 'restored' };
+}
+
+async function remove(directory: HostDirectory): Promise<Done> {
+  await removeFile(directory.file);
+  return { kind: 'removed' };
+}
+
+/** An edited file is somebody's work: only what is ours goes out of it. */
+async function restoreEdited(
+  directory: HostDirectory,
+  disk: PresentFile,
+  known: { marker: Marker; written: string | undefined; original: Original | undefined },
+): Promise<Done> {
+  const { marker, written, original } = known;
+  const before = original === undefined ? {} : rootOf(original, directory);
+  const rest = withoutMirror(disk.text, marker.mirror, before);
+  const ours = written === undefined ? undefined : withoutMirror(written, marker.mirror, before);
+  if (rest.text !== ours?.text && !isBare(rest, ours)) return leaveRest(directory, disk, rest);
+  if (original !== undefined) return bringBack(directory, original);
+  return typeof marker.was === 'string' ? remove(directory) : leaveRest(directory, disk, rest);
+}
+
+function rootOf(original: Original, { file }: HostDirectory): JsonMap {
+  try {
+    return parseHosts(original.text).root;
+  } catch (error) {
+    throw fileProblem('read the saved original of', file, error);
+  }
+}
+
+/** Only a `server`, and not one that somebody set. */
+function isBare({ file, hasComments }: Remainder, ours: Remainder | undefined): boolean {
+  const { server, ...more } = file.root;
+  return (
+    file.hosts.size === 0 &&
+    !hasComments &&
+    Object.keys(more).length === 0 &&
+    (server === undefined || ours === undefined || server === ours.file.root['server'])
+  );
+}
+
+async function leaveRest(directory: HostDirectory, disk: PresentFile, rest: Remainder): Promise<Done> {
+  if (isBare(rest, undefined)) return remove(directory);
+  await replaceFile(directory.file, rest.text, disk.access);
+  return { kind: 'restored', reason: 'our host was taken out, the rest left as it is' };
+}
