@@ -1,0 +1,120 @@
+import { join } from 'node:path';
+import process from 'node:process';
+import type { Logger } from 'pino';
+import { type Agent, applyOnce, checkedMirror, startAgent } from '../agent/agent.ts';
+import type { Change } from '../agent/change.ts';
+import { rollback } from '../agent/rollback.ts';
+import { formatProblem } from '../config/problem.ts';
+import { readConfigFile } from '../config/watch.ts';
+import { aborted, describe, UsageError } from '../process/lifecycle.ts';
+import { createMetrics, Gauge, type Registry as Metrics } from '../process/metrics.ts';
+import { parseAddress, type RunningServer, serve } from '../process/server.ts';
+import { answerStatus, type Readiness } from '../process/status-routes.ts';
+import type { AgentFlags, RollbackFlags } from './main.ts';
+import { ProgramConfig } from './program-config.ts';
+
+/** `weir agent` */
+export async function runAgent(
+  options: AgentFlags & { readonly log: Logger; readonly stop: AbortSignal },
+): Promise<void> {
+  if (options.once === true) return await applyConfigOnce(options);
+  const { certsDir, stateDir, listen, log, stop } = options;
+  const mirror = mirrorOf(options.mirror);
+  const metrics = createMetrics();
+  const address = listen === undefined ? undefined : parseAddress(listen);
+  const lastGood = join(stateDir, 'last-good-config.yaml');
+  const config = await ProgramConfig.open({ file: options.config, lastGood, metrics, log });
+  const agent = startAgent({ certsDir, stateDir, mirror, source: config, log });
+  measureStates(agent, metrics);
+  const status = address && (await serveStatus({ agent, metrics, config, log }, address));
+  await aborted(stop);
+  await status?.drain();
+  await agent.close();
+  await config.close();
+}
+
+/** `weir rollback` */
+export async function runRollback({
+  certsDir,
+  stateDir,
+  log,
+}: RollbackFlags & { readonly log: Logger }): Promise<void> {
+  const changes = await rollback({ certsDir, stateDir, log });
+  print(changes, `nothing of weir is in ${certsDir}`);
+}
+
+/** What the agent's `/readyz` says: ready when each upstream is as it is to be, or somebody else decided about it. */
+export function agentReadiness(agent: Agent): Readiness {
+  const states = [...agent.states()];
+  const detail = states.flatMap(([host, state]) =>
+    state.kind === 'configured' ? [] : [`${host}: ${state.kind}: ${state.reason}`],
+  );
+  return { ready: states.every(([, { kind }]) => kind !== 'failed'), detail };
+}
+
+/** Exports how many upstreams are in which state on this machine. */
+export function measureStates(agent: Agent, metrics: Metrics): void {
+  metrics.registerMetric(
+    new Gauge({
+      name: 'weir_agent_hosts',
+      help: 'Upstreams by the state of their hosts.toml: configured, overridden, unparsable or failed.',
+      labelNames: ['state'],
+      registers: [],
+      collect(): void {
+        this.reset();
+        for (const state of ['configured', 'overridden', 'unparsable', 'failed']) this.set({ state }, 0);
+        for (const { kind } of agent.states().values()) this.inc({ state: kind });
+      },
+    }),
+  );
+}
+
+async function applyConfigOnce({
+  config: file,
+  certsDir,
+  stateDir,
+  mirror,
+  log,
+  stop,
+}: AgentFlags & { log: Logger; stop: AbortSignal }): Promise<void> {
+  const { config, warnings } = await readConfigFile(file).catch((error: unknown) => {
+    throw new UsageError(describe(error));
+  });
+  for (const warning of warnings) log.warn(formatProblem(warning, file));
+  print(
+    await applyOnce({ certsDir, stateDir, mirror: mirrorOf(mirror), config, log, signal: stop }),
+    'every file is as it is to be',
+  );
+}
+
+async function serveStatus(
+  { agent, metrics, config, log }: { agent: Agent; metrics: Metrics; config: ProgramConfig; log: Logger },
+  address: ReturnType<typeof parseAddress>,
+): Promise<RunningServer> {
+  const readiness = (): Readiness => {
+    const { ready, detail } = agentReadiness(agent);
+    return { ready, detail: [...detail, ...config.detail] };
+  };
+  return serve(
+    (request, response) => {
+      if (!answerStatus(request, response, { metrics, readiness })) response.writeHead(404).end();
+    },
+    address,
+    log,
+  );
+}
+
+function mirrorOf(text: string): string {
+  try {
+    return checkedMirror(text);
+  } catch (error) {
+    throw new UsageError(describe(error));
+  }
+}
+
+function print(changes: readonly Change[], otherwise: string): void {
+  const lines = changes.map(
+    ({ kind, file, reason }) => `${kind} ${file}${reason === undefined ? '' : `: ${reason}`}`,
+  );
+  process.stdout.write(`${(lines.length > 0 ? lines : [otherwise]).join('\n')}\n`);
+}

@@ -1,0 +1,159 @@
+#!/usr/bin/env node
+import process from 'node:process';
+import { Command, Option } from 'commander';
+import { runProgram } from '../process/lifecycle.ts';
+import { createLogger, LOG_LEVELS, type Logger, type LogLevel } from '../process/log.ts';
+import { defaultStateDirectory } from './default-state-directory.ts';
+import { VERSION } from './version.ts';
+
+/**
+ * The command. Each subcommand loads its own program, so that `weir config check` does not read the registry's
+ * libraries.
+ */
+const weir = new Command('weir')
+  .description(
+    "Lets every node of a cluster pull its images through the cluster's own cache, without a change to any Pod.",
+  )
+  .version(VERSION)
+  .showHelpAfterError('Run the command with --help to see what it takes.')
+  .addOption(
+    new Option('--log-level <level>', 'least level that is logged').choices([...LOG_LEVELS]).default('info'),
+  )
+  .enablePositionalOptions();
+
+const CONFIG = [
+  '--config <file>',
+  'the configuration; it is watched, and an edit is in force within a second',
+] as const;
+const LISTEN = ['--listen <host:port>', 'address of the registry, /livez, /readyz and /metrics'] as const;
+const CERTS_DIR = ['--certs-dir <dir>', "containerd's config_path: one directory a registry host"] as const;
+const STATE_DIR = ['--state-dir <dir>', 'where originals of the node are kept'] as const;
+const NO_PREFIXES = [
+  '--no-prefixes',
+  'read every path as a name on Docker Hub, unless ?ns= says otherwise',
+] as const;
+const CA_DIR = ['--ca-dir <dir>', 'directory of the PEM bundles that the configuration names'] as const;
+
+weir
+  .command('standalone')
+  .description('agent and registry in one process, with a store on disk: one machine without Kubernetes')
+  .requiredOption(...CONFIG)
+  .requiredOption('--data <dir>', 'the store, and what a restart needs')
+  .requiredOption(...LISTEN)
+  .requiredOption(...CERTS_DIR)
+  .option(...STATE_DIR, defaultStateDirectory())
+  .option(...NO_PREFIXES)
+  .option(...CA_DIR)
+  .action(async (options: StandaloneFlags) => {
+    const { runStandalone } = await import('./standalone.ts');
+    await run((stop, log) => runStandalone({ ...options, ...environment(), log, stop }));
+  });
+
+weir
+  .command('registry')
+  .description('the pull-through registry')
+  .requiredOption(...CONFIG)
+  .requiredOption(...LISTEN)
+  .requiredOption('--store <store>', 'where content is kept: file:DIR')
+  .option(...NO_PREFIXES)
+  .option(...CA_DIR)
+  .action(async (options: RegistryFlags) => {
+    const { runRegistry } = await import('./registry.ts');
+    await run((stop, log) => runRegistry({ ...options, ...environment(), log, stop }));
+  });
+
+weir
+  .command('agent')
+  .description("writes containerd's hosts.toml for each upstream and keeps it so")
+  .requiredOption(...CONFIG)
+  .requiredOption(...CERTS_DIR)
+  .requiredOption('--mirror <url>', 'the registry, as the node reaches it; written literally')
+  .option(...STATE_DIR, defaultStateDirectory())
+  .option('--once', 'write and exit: 0 when every file is as it is to be')
+  .option('--listen <host:port>', 'address of /livez, /readyz and /metrics')
+  .action(async (options: AgentFlags) => {
+    const { runAgent } = await import('./agent.ts');
+    await run((stop, log) => runAgent({ ...options, log, stop }));
+  });
+
+weir
+  .command('rollback')
+  .description('restores what was there before the agent, byte for byte; harmless to run twice')
+  .requiredOption(...CERTS_DIR)
+  .option(...STATE_DIR, defaultStateDirectory())
+  .action(async (options: RollbackFlags) => {
+    const { runRollback } = await import('./agent.ts');
+    await run((_, log) => runRollback({ ...options, log }));
+  });
+
+const config = weir.command('config').description('looks at a configuration without running anything');
+config
+  .command('check')
+  .argument('<file>', 'the configuration')
+  .description('reports every problem with its line and remedy; exit code 0, or 2 when it would be refused')
+  .action(async (file: string) => {
+    const { checkConfig } = await import('./config.ts');
+    await run(() => checkConfig(file));
+  });
+config
+  .command('routes')
+  .argument('<file>', 'the configuration')
+  .description('shows what becomes of pulls from each registry host')
+  .action(async (file: string) => {
+    const { showRoutes } = await import('./config.ts');
+    await run(() => showRoutes(file));
+  });
+
+// Wrong use is exit code 2, as for a configuration that is refused; --help and --version are not wrong.
+for (const command of [weir, config, ...weir.commands, ...config.commands])
+  command.exitOverride((error) => {
+    process.exitCode = error.exitCode === 0 ? 0 : 2;
+    throw error;
+  });
+
+export interface StandaloneFlags {
+  readonly config: string;
+  readonly data: string;
+  readonly listen: string;
+  readonly certsDir: string;
+  readonly stateDir: string;
+  readonly prefixes: boolean;
+  readonly caDir?: string;
+}
+
+export interface RegistryFlags {
+  readonly config: string;
+  readonly listen: string;
+  readonly store: string;
+  readonly prefixes: boolean;
+  readonly caDir?: string;
+}
+
+export interface AgentFlags {
+  readonly config: string;
+  readonly certsDir: string;
+  readonly stateDir: string;
+  readonly mirror: string;
+  readonly once?: boolean;
+  readonly listen?: string;
+}
+
+export interface RollbackFlags {
+  readonly certsDir: string;
+  readonly stateDir: string;
+}
+
+async function run(program: (stop: AbortSignal, log: Logger) => Promise<void>): Promise<void> {
+  const { logLevel } = weir.opts<{ logLevel: LogLevel }>();
+  await runProgram((stop) => program(stop, createLogger(logLevel, process.stderr.isTTY)));
+}
+
+/** What the cluster tells a Pod: the address of its API server, which no upstream may lead to. */
+function environment(): { apiServers: readonly string[] } {
+  const host = process.env['KUBERNETES_SERVICE_HOST'];
+  return { apiServers: host === undefined ? [] : [host] };
+}
+
+await weir.parseAsync().catch((error: unknown) => {
+  if (!(error instanceof Error) || error.name !== 'CommanderError') throw error;
+});

@@ -1,0 +1,44 @@
+import { join } from 'node:path';
+import type { Logger } from 'pino';
+import { type Agent, startAgent } from '../agent/agent.ts';
+import { aborted } from '../process/lifecycle.ts';
+import { createMetrics } from '../process/metrics.ts';
+import { parseAddress, urlOf } from '../process/server.ts';
+import type { Readiness } from '../process/status-routes.ts';
+import { FilesystemStore } from '../registry/filesystem-store.ts';
+import { agentReadiness, measureStates } from './agent.ts';
+import type { StandaloneFlags } from './main.ts';
+import { ProgramConfig } from './program-config.ts';
+import { startRegistry } from './registry-server.ts';
+
+/** `weir standalone`: the registry first, then the files that send containerd to it. */
+export async function runStandalone(
+  options: StandaloneFlags & {
+    readonly apiServers: readonly string[];
+    readonly log: Logger;
+    readonly stop: AbortSignal;
+  },
+): Promise<void> {
+  const { log, stop, certsDir, stateDir, data } = options;
+  const metrics = createMetrics();
+  const address = parseAddress(options.listen);
+  const config = await ProgramConfig.open({
+    file: options.config,
+    lastGood: join(data, 'last-good-config.yaml'),
+    metrics,
+    log,
+  });
+  const store = await FilesystemStore.open(join(data, 'store'));
+  let agent: Agent | undefined;
+  const readiness = (): Readiness =>
+    agent === undefined ? { ready: false, detail: ['starting'] } : agentReadiness(agent);
+  const registry = await startRegistry({ ...options, address, config, store, metrics, readiness });
+  const started = startAgent({ certsDir, stateDir, mirror: urlOf(registry.address), source: config, log });
+  measureStates(started, metrics);
+  await started.ready;
+  agent = started;
+  await aborted(stop);
+  await started.close();
+  await registry.drain();
+  await config.close();
+}
