@@ -1,0 +1,96 @@
+/**
+ * `npm test`: every tier that this machine can run. A tier that it cannot run is skipped aloud; under `CI=true`
+ * that is a failure. `npm test -- unit` runs the tiers that are named.
+ */
+import { spawn } from 'node:child_process';
+import { globSync } from 'node:fs';
+import { join } from 'node:path';
+import process from 'node:process';
+import * as containerd from './containerd/tier.ts';
+
+interface Tier {
+  readonly name: string;
+  /** Why this machine cannot run it; `undefined` when it can. */
+  missing(): Promise<string | undefined>;
+  /** @returns whether all of it passed. */
+  run(): Promise<boolean>;
+}
+
+/** No test takes longer, unless it says so itself. */
+const TEST_TIMEOUT_MS = 120_000;
+const root = join(import.meta.dirname, '..');
+
+const tiers: readonly Tier[] = [
+  {
+    name: 'check',
+    missing: async () => undefined,
+    run: async () =>
+      (await succeeds('tsc', [])) &&
+      (await succeeds('biome', ['check', '.'])) &&
+      (await succeeds('oxlint', ['--type-aware'])),
+  },
+  {
+    name: 'unit',
+    missing: async () => undefined,
+    run: () =>
+      runTests(
+        globSync('test/{structure,oci,config,process,registry,agent,cli,demo}/*.test.ts', { cwd: root }),
+      ),
+  },
+  {
+    name: 'containerd',
+    missing: containerd.missing,
+    async run() {
+      await containerd.prepare();
+      return runTests(globSync('test/containerd/*.test.ts', { cwd: root }));
+    },
+  },
+];
+
+const named = process.argv.slice(2);
+const unknown = named.filter((name) => !tiers.some((tier) => tier.name === name));
+if (unknown.length > 0) {
+  console.error(
+    `No tier is called ${unknown.join(' or ')}; there are: ${tiers.map(({ name }) => name).join(', ')}.`,
+  );
+  process.exit(2);
+}
+
+const rows: string[] = [];
+let failed = false;
+for (const tier of tiers.filter(({ name }) => named.length === 0 || named.includes(name))) {
+  const began = performance.now();
+  const why = await tier.missing();
+  if (why !== undefined) {
+    const row = `SKIPPED  ${tier.name}: ${why}`;
+    console.error(`\n${'!'.repeat(72)}\n${row}\n${'!'.repeat(72)}\n`);
+    rows.push(row);
+    failed ||= process.env['CI'] === 'true';
+    continue;
+  }
+  console.log(`\n── ${tier.name} ${'─'.repeat(68 - tier.name.length)}`);
+  const passed = await tier.run();
+  rows.push(
+    `${passed ? 'passed ' : 'FAILED '}  ${tier.name} (${Math.round((performance.now() - began) / 1000)} s)`,
+  );
+  failed ||= !passed;
+}
+console.log(`\n${rows.join('\n')}`);
+process.exitCode = failed ? 1 : 0;
+
+async function runTests(files: readonly string[]): Promise<boolean> {
+  if (files.length === 0) throw new Error('no test was found');
+  return succeeds(process.execPath, [
+    '--test',
+    `--test-timeout=${TEST_TIMEOUT_MS}`,
+    '--test-reporter=spec',
+    ...files,
+  ]);
+}
+
+async function succeeds(command: string, parameters: readonly string[]): Promise<boolean> {
+  const child = spawn(command, parameters, { cwd: root, stdio: 'inherit' });
+  const { promise, resolve, reject } = Promise.withResolvers<boolean>();
+  child.on('error', reject).on('exit', (code) => resolve(code === 0));
+  return promise;
+}
