@@ -1,5 +1,5 @@
 import { createServer, type RequestListener, type Server } from 'node:http';
-import { isIPv6 } from 'node:net';
+import { isIPv6, type Socket } from 'node:net';
 import { UsageError } from './lifecycle.ts';
 import type { Logger } from './log.ts';
 
@@ -48,6 +48,7 @@ export async function serve(
   log: Logger,
 ): Promise<RunningServer> {
   const server = createServer({ keepAliveTimeout: KEEP_ALIVE_MS, noDelay: true }, listener);
+  const unused = unusedConnections(server);
   const { promise, resolve, reject } = Promise.withResolvers<void>();
   server.once('error', (cause) => {
     reject(new Error(`cannot listen on ${address.host}:${address.port}`, { cause }));
@@ -57,13 +58,28 @@ export async function serve(
   server.on('error', (error) => log.error({ err: error }, 'listener failed'));
   const bound = server.address();
   const port = bound !== null && typeof bound === 'object' ? bound.port : address.port;
-  return { address: { host: address.host, port }, drain: () => drain(server, log) };
+  return { address: { host: address.host, port }, drain: () => drain(server, unused, log) };
 }
 
-async function drain(server: Server, log: Logger): Promise<void> {
+/**
+ * The connections on which nothing was asked yet. Clients written in Go open some in advance, and Node counts
+ * those neither as idle nor as busy, so that closing the server would wait for them.
+ */
+function unusedConnections(server: Server): ReadonlySet<Socket> {
+  const unused = new Set<Socket>();
+  server.on('connection', (socket: Socket) => {
+    unused.add(socket);
+    socket.once('close', () => unused.delete(socket));
+  });
+  server.on('request', (request) => unused.delete(request.socket));
+  return unused;
+}
+
+async function drain(server: Server, unused: ReadonlySet<Socket>, log: Logger): Promise<void> {
   const { promise, resolve } = Promise.withResolvers<void>();
   // Closes idle connections too; those that are busy close after their answer.
   server.close(() => resolve());
+  for (const socket of unused) socket.destroy();
   const deadline = setTimeout(() => {
     log.warn({ afterMs: DRAIN_MS }, 'answers still in progress were cut off');
     server.closeAllConnections();

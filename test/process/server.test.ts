@@ -1,0 +1,63 @@
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { connect } from 'node:net';
+import { test } from 'node:test';
+import { pino } from 'pino';
+import { UsageError } from '../../process/lifecycle.ts';
+import { parseAddress, serve, urlOf } from '../../process/server.ts';
+
+const log = pino({ level: 'silent' });
+const LOOPBACK = { host: '127.0.0.1', port: 0 };
+
+test('addresses are read, and told as URLs that lead there', () => {
+  const table = {
+    '127.0.0.1:5000': 'http://127.0.0.1:5000',
+    '[::1]:80': 'http://[::1]:80',
+    ':5000': 'http://127.0.0.1:5000',
+    '0.0.0.0:1': 'http://127.0.0.1:1',
+    '[::]:1': 'http://[::1]:1',
+    'node-1:0': 'http://node-1:0',
+  };
+  for (const [text, url] of Object.entries(table)) assert.equal(urlOf(parseAddress(text)), url);
+  for (const text of ['', '5000', 'a:b', '::1:80', '[x]:1', '1.2.3.4:70000', 'a:1:2'])
+    assert.throws(() => parseAddress(text), UsageError, text);
+});
+
+test('an address that is taken is named', async () => {
+  const first = await serve(() => {}, LOOPBACK, log);
+  await assert.rejects(
+    serve(() => {}, first.address, log),
+    new RegExp(`cannot listen on 127.0.0.1:${first.address.port}`),
+  );
+  await first.drain();
+});
+
+test('draining lets an answer that has begun finish', async () => {
+  const asked = Promise.withResolvers<void>();
+  const goOn = Promise.withResolvers<void>();
+  const server = await serve(
+    (_, response) => {
+      asked.resolve();
+      response.write('first ');
+      void goOn.promise.then(() => response.end('last'));
+    },
+    LOOPBACK,
+    log,
+  );
+  const answer = fetch(urlOf(server.address));
+  await asked.promise;
+  const drained = server.drain();
+  goOn.resolve();
+  assert.equal(await (await answer).text(), 'first last');
+  await drained;
+});
+
+test('a client that connected and asked nothing does not delay the end', { timeout: 10_000 }, async () => {
+  const server = await serve((_, response) => response.end(), LOOPBACK, log);
+  const client = connect(server.address.port, LOOPBACK.host);
+  await once(client, 'connect');
+  // An answered request shows that the listener has taken the connection before it as well.
+  await fetch(urlOf(server.address));
+  await server.drain();
+  await once(client.resume(), 'close');
+});
