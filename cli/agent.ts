@@ -8,7 +8,7 @@ import { formatProblem } from '../config/problem.ts';
 import { readConfigFile } from '../config/watch.ts';
 import { aborted, describe, UsageError } from '../process/lifecycle.ts';
 import { createMetrics, Gauge, type Registry as Metrics } from '../process/metrics.ts';
-import { parseAddress, type RunningServer, serve } from '../process/server.ts';
+import { parseAddress, type RunningServer, serve, urlOf } from '../process/server.ts';
 import { answerStatus, type Readiness } from '../process/status-routes.ts';
 import type { AgentFlags, RollbackFlags } from './main.ts';
 import { ProgramConfig } from './program-config.ts';
@@ -95,13 +95,15 @@ async function serveStatus(
     const { ready, detail } = agentReadiness(agent);
     return { ready, detail: [...detail, ...config.detail] };
   };
-  return serve(
+  const server = await serve(
     (request, response) => {
       if (!answerStatus(request, response, { metrics, readiness })) response.writeHead(404).end();
     },
     address,
     log,
   );
+  log.info({ url: urlOf(server.address) }, 'the agent answers');
+  return server;
 }
 
 function mirrorOf(text: string): string {

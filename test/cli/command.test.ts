@@ -1,0 +1,272 @@
+import assert from 'node:assert/strict';
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, afterEach, before, beforeEach, suite, test } from 'node:test';
+import { type Image, makeImage } from '../support/image.ts';
+import { UpstreamRegistry } from '../support/upstream-registry.ts';
+import { type Ran, type RunningWeir, startWeir, weir } from '../support/weir-command.ts';
+
+let directory: string;
+beforeEach(async () => {
+  directory = await mkdtemp(join(tmpdir(), 'weir-cli-'));
+});
+afterEach(() => rm(directory, { recursive: true, force: true }));
+
+const at = (name: string): string => join(directory, name);
+
+async function configured(text: string): Promise<string> {
+  await writeFile(at('config.yaml'), text);
+  return at('config.yaml');
+}
+
+/** `weir agent --once` in this test's directory. */
+async function agentOnce(text: string): Promise<Ran> {
+  const place = ['--certs-dir', at('certs'), '--state-dir', at('state')];
+  const config = await configured(text);
+  return weir('agent', '--once', '--config', config, ...place, '--mirror', 'http://127.0.0.1:30500');
+}
+
+async function get(mirror: RunningWeir, path: string): Promise<{ status: number; body: string }> {
+  const answer = await fetch(`${mirror.url}${path}`);
+  return { status: answer.status, body: await answer.text() };
+}
+
+suite('weir', () => {
+  const flags: Readonly<Record<string, readonly string[]>> = {
+    standalone: ['--config', '--data', '--listen', '--certs-dir', '--state-dir', '--no-prefixes', '--ca-dir'],
+    registry: ['--config', '--listen', '--store', '--no-prefixes', '--ca-dir'],
+    agent: ['--config', '--certs-dir', '--mirror', '--state-dir', '--once', '--listen'],
+    rollback: ['--certs-dir', '--state-dir'],
+    'config check': ['<file>'],
+    'config routes': ['<file>'],
+  };
+  for (const [command, wanted] of Object.entries(flags))
+    test(`${command} --help names its flags`, async () => {
+      const { code, stdout } = await weir(...command.split(' '), '--help');
+      assert.equal(code, 0);
+      for (const flag of wanted) assert.ok(stdout.includes(flag), flag);
+    });
+
+  test('--help names every subcommand', async () => {
+    const { code, stdout } = await weir('--help');
+    assert.equal(code, 0);
+    for (const command of ['standalone', 'registry', 'agent', 'rollback', 'config'])
+      assert.match(stdout, new RegExp(`^ +${command}\\b`, 'm'));
+  });
+
+  test('wrong use ends with 2 and says what is wrong', async () => {
+    const config = await configured('upstreams: { ghcr.io: {} }');
+    const rest = ['--listen', '127.0.0.1:0', '--store', `file:${at('store')}`];
+    const table: readonly (readonly [readonly string[], RegExp])[] = [
+      [[], /Usage/],
+      [['nonsense'], /unknown command/],
+      [['registry'], /--config/],
+      [
+        ['registry', '--config', config, '--listen', 'nowhere', '--store', `file:${at('store')}`],
+        /"nowhere" is no address/,
+      ],
+      [
+        ['registry', '--config', config, '--listen', '127.0.0.1:0', '--store', 'ftp:x'],
+        /"ftp:x" is no store/,
+      ],
+      [['registry', '--config', at('none.yaml'), ...rest], /cannot read the configuration/],
+      [
+        [
+          'agent',
+          '--config',
+          config,
+          '--certs-dir',
+          at('certs'),
+          '--state-dir',
+          at('state'),
+          '--mirror',
+          'ftp://x',
+          '--once',
+        ],
+        /ftp:\/\/x/,
+      ],
+    ];
+    for (const [parameters, message] of table) {
+      const { code, stderr } = await weir(...parameters);
+      assert.equal(code, 2, `${parameters.join(' ')}: ${stderr}`);
+      assert.match(stderr, message);
+    }
+  });
+});
+
+suite('weir config', () => {
+  test('check accepts with 0 and has warnings on standard error', async () => {
+    const file = await configured(
+      'proxies:\n  docker.io: docker.m.daocloud.io\nincludeNamespaces:\n- team-a\n',
+    );
+    const { code, stdout, stderr } = await weir('config', 'check', file);
+    assert.equal(code, 0);
+    assert.match(stdout, /1 upstream mirrored/);
+    assert.match(stderr, /config\.yaml:3:1: warning: includeNamespaces: /);
+  });
+
+  test('check refuses with 2 and every problem', async () => {
+    const file = await configured('enabled: maybe\nupstreams:\n  ghcr.io: { mirrr: x }\n');
+    const { code, stdout, stderr } = await weir('config', 'check', file);
+    assert.equal(code, 2);
+    assert.equal(stdout, '');
+    assert.match(
+      stderr,
+      /config\.yaml:1:1: error: enabled: .*\n.*config\.yaml:3:14: error: upstreams\.ghcr\.io\.mirrr: .*\nweir: .* would be refused for 2 errors/,
+    );
+  });
+
+  test('routes shows what each registry host becomes', async () => {
+    const file = await configured(
+      'upstreams:\n  docker.io: { mirror: https://hub.example }\n  nvcr.io: { direct: false, tags: { ttl: 10m } }\n  gcr.io: { mirror: https://gcr.example, via: node }\n',
+    );
+    const { code, stdout } = await weir('config', 'routes', file);
+    assert.equal(code, 0);
+    const rows = stdout.split('\n').map((line) => line.split(/ {2,}/));
+    assert.deepEqual(rows.slice(1, 4), [
+      [
+        'docker.io',
+        'weir, then https://registry-1.docker.io',
+        'https://hub.example, then https://registry-1.docker.io',
+        '1m',
+        '/dockerhub /docker.io',
+      ],
+      ['nvcr.io', 'weir only', 'https://nvcr.io', '10m', '/nvcr.io'],
+      [
+        'gcr.io',
+        'https://gcr.example, then https://gcr.io',
+        'https://gcr.example, then https://gcr.io',
+        '1m',
+        '/gcr.io',
+      ],
+    ]);
+  });
+});
+
+suite('weir agent', () => {
+  test('--once writes and ends, and rollback undoes it, twice', async () => {
+    await mkdir(at('certs/ghcr.io'), { recursive: true });
+    await writeFile(at('certs/ghcr.io/hosts.toml'), '# mine\nserver = "https://ghcr.io"\n');
+    assert.equal((await agentOnce('upstreams: { ghcr.io: {}, docker.io: {} }')).code, 0);
+    assert.match(
+      await readFile(at('certs/docker.io/hosts.toml'), 'utf8'),
+      /\[host\."http:\/\/127\.0\.0\.1:30500"\]/,
+    );
+    assert.match(
+      await readFile(at('certs/ghcr.io/hosts.toml'), 'utf8'),
+      /\[host\."http:\/\/127\.0\.0\.1:30500"\]/,
+    );
+    for (let round = 0; round < 2; round++) {
+      const { code } = await weir('rollback', '--certs-dir', at('certs'), '--state-dir', at('state'));
+      assert.equal(code, 0);
+      assert.deepEqual(await readdir(at('certs')), ['ghcr.io']);
+      assert.equal(
+        await readFile(at('certs/ghcr.io/hosts.toml'), 'utf8'),
+        '# mine\nserver = "https://ghcr.io"\n',
+      );
+    }
+  });
+
+  test('--once with a configuration that is refused ends with 2 and writes nothing', async () => {
+    const { code, stderr } = await agentOnce('upstreams: { "ghcr.io\\"]\\n": {} }');
+    assert.equal(code, 2);
+    assert.match(stderr, /is no registry host/);
+    await assert.rejects(readdir(at('certs')), /ENOENT/);
+  });
+
+  test('stays, answers for its state, and follows the configuration', async () => {
+    const config = await configured('upstreams: { ghcr.io: {} }');
+    const agent = await startWeir(
+      'agent',
+      '--config',
+      config,
+      '--certs-dir',
+      at('certs'),
+      '--state-dir',
+      at('state'),
+      '--mirror',
+      'http://127.0.0.1:30500',
+      '--listen',
+      '127.0.0.1:0',
+    );
+    try {
+      await agent.logged(/hosts\.toml written/);
+      assert.equal((await fetch(`${agent.url}/readyz`)).status, 200);
+      assert.match(
+        await (await fetch(`${agent.url}/metrics`)).text(),
+        /weir_agent_hosts\{state="configured"\} 1/,
+      );
+      await writeFile(config, 'enabled: false\nupstreams: { ghcr.io: {} }');
+      await agent.logged(/hosts\.toml removed/);
+      await assert.rejects(readFile(at('certs/ghcr.io/hosts.toml')), /ENOENT/);
+    } finally {
+      assert.equal(await agent.stop(), 0);
+    }
+  });
+});
+
+suite('weir registry and standalone', () => {
+  let upstream: UpstreamRegistry;
+  let image: Image;
+  before(async () => {
+    upstream = await UpstreamRegistry.start();
+    image = await makeImage([{ hello: 'world' }]);
+    upstream.push('library/app', 'v1', image);
+    upstream.push('quay/app', 'v1', image);
+  });
+  after(() => upstream.stop());
+
+  test('the registry serves, says that it is well, and takes names literally when it is told to', async () => {
+    const config = await configured(`upstreams: { docker.io: { endpoint: "${upstream.url}" } }`);
+    const rest = ['--config', config, '--listen', '127.0.0.1:0', '--store', `file:${at('store')}`];
+    const mirror = await startWeir('registry', ...rest);
+    assert.equal((await get(mirror, '/v2/library/app/manifests/v1')).body, image.manifest.bytes.toString());
+    assert.equal((await get(mirror, '/v2/quay/app/manifests/v1')).status, 404);
+    for (const path of ['/livez', '/readyz']) assert.equal((await get(mirror, path)).status, 200);
+    assert.match(
+      (await get(mirror, '/metrics')).body,
+      /weir_registry_requests_total\{kind="manifest",status="200",cache="miss"\} 1/,
+    );
+    assert.equal(await mirror.stop(), 0);
+
+    const literal = await startWeir('registry', ...rest, '--no-prefixes');
+    assert.equal((await get(literal, '/v2/quay/app/manifests/v1')).status, 200);
+    assert.equal(await literal.stop('SIGINT'), 0);
+  });
+
+  test('standalone names itself to containerd and starts again with the last good configuration', async () => {
+    const config = await configured(`upstreams: { docker.io: { endpoint: "${upstream.url}" } }`);
+    const rest = [
+      '--config',
+      config,
+      '--data',
+      at('data'),
+      '--listen',
+      '127.0.0.1:0',
+      '--certs-dir',
+      at('certs'),
+      '--state-dir',
+      at('state'),
+    ];
+    const first = await startWeir('standalone', ...rest);
+    await first.logged(/hosts\.toml written/);
+    assert.ok((await readFile(at('certs/docker.io/hosts.toml'), 'utf8')).includes(`[host."${first.url}"]`));
+    assert.equal((await get(first, '/v2/library/app/manifests/v1?ns=docker.io')).status, 200);
+    await writeFile(config, 'upstreams: [');
+    await first.logged(/the edit is refused/);
+    assert.match((await get(first, '/readyz')).body, /an edit of the configuration is refused/);
+    assert.match((await get(first, '/metrics')).body, /^weir_config_valid 0$/m);
+    assert.equal(await first.stop(), 0);
+
+    const second = await startWeir('standalone', ...rest);
+    await second.logged(/hosts\.toml written/);
+    assert.equal((await get(second, '/v2/library/app/manifests/v1?ns=docker.io')).status, 200);
+    assert.equal(await second.stop(), 0);
+    assert.deepEqual(
+      upstream.seen.filter(({ path }) => path.includes('library/app')).length,
+      2,
+      'once here, once in the test before',
+    );
+  });
+});
