@@ -7,6 +7,7 @@ import type { Logger } from './log.ts';
 const KEEP_ALIVE_MS = 95_000;
 /** How long answers in progress may take after SIGTERM, before their connections are cut. */
 export const DRAIN_MS = 25_000;
+const IDLE_CHECK_MS = 50;
 
 export interface Address {
   readonly host: string;
@@ -80,10 +81,13 @@ async function drain(server: Server, unused: ReadonlySet<Socket>, log: Logger): 
   // Closes idle connections too; those that are busy close after their answer.
   server.close(() => resolve());
   for (const socket of unused) socket.destroy();
+  // A connection that was kept alive is idle again after its answer, and Node would keep it.
+  const closeIdle = setInterval(() => server.closeIdleConnections(), IDLE_CHECK_MS);
   const deadline = setTimeout(() => {
     log.warn({ afterMs: DRAIN_MS }, 'answers still in progress were cut off');
     server.closeAllConnections();
   }, DRAIN_MS);
   await promise;
   clearTimeout(deadline);
+  clearInterval(closeIdle);
 }

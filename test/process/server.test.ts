@@ -32,7 +32,7 @@ test('an address that is taken is named', async () => {
   await first.drain();
 });
 
-test('draining lets an answer that has begun finish', async () => {
+test('draining lets an answer that has begun finish, and waits for nothing more', { timeout: 10_000 }, async () => {
   const asked = Promise.withResolvers<void>();
   const goOn = Promise.withResolvers<void>();
   const server = await serve(
