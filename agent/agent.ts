@@ -1,9 +1,9 @@
 import type { Logger } from 'pino';
 import type { Config } from '../config/config.ts';
+import { messageOf } from '../process/file-problem.ts';
 import { applyConfig, type Outcome } from './certs-directory.ts';
 import type { Change, HostState } from './change.ts';
 import { type DriftWatch, watchDrift } from './drift.ts';
-import { messageOf } from './file-problem.ts';
 import type { Place } from './state.ts';
 
 /** The configuration as it stands, and word of every change. */

@@ -1,6 +1,6 @@
+import type { Access } from '../process/durable-file.ts';
 import { carriedFromDefault, certificatesIn } from './carried-hosts.ts';
 import type { DiskFile } from './disk-file.ts';
-import type { Access } from './durable-file.ts';
 import type { HostDirectory } from './host-directory.ts';
 import { EMPTY_HOSTS_FILE, type HostsFile, parseHosts } from './hosts-file.ts';
 import type { Found } from './hosts-toml.ts';

@@ -1,9 +1,9 @@
 import { readdir, stat } from 'node:fs/promises';
 import { isAbsolute, join, resolve } from 'node:path';
 import type { JsonMap } from '@iarna/toml';
+import type { Access } from '../process/durable-file.ts';
+import { codeOf, fileProblem, messageOf } from '../process/file-problem.ts';
 import { readDiskFile } from './disk-file.ts';
-import type { Access } from './durable-file.ts';
-import { codeOf, fileProblem, messageOf } from './file-problem.ts';
 import { DEFAULT_DIRECTORY } from './host-directory.ts';
 import { EMPTY_HOSTS_FILE, type HostsFile, parseHosts } from './hosts-file.ts';
 

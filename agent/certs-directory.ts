@@ -1,11 +1,11 @@
 import type { Config } from '../config/config.ts';
 import { type Route, routeFor } from '../config/routing.ts';
+import { makeDirectory, missingDirectories, replaceFile } from '../process/durable-file.ts';
+import { messageOf } from '../process/file-problem.ts';
 import { findBasis } from './basis.ts';
 import { UnreadableDefaultError } from './carried-hosts.ts';
 import type { Change, HostState } from './change.ts';
 import { readDiskFile } from './disk-file.ts';
-import { makeDirectory, missingDirectories, replaceFile } from './durable-file.ts';
-import { messageOf } from './file-problem.ts';
 import { clearLeftovers, directoryNames, findHostDirectory, type HostDirectory } from './host-directory.ts';
 import { renderHosts } from './hosts-toml.ts';
 import { judge, markerOf } from './marker.ts';

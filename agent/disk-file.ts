@@ -1,7 +1,7 @@
 import { constants } from 'node:fs';
 import { type FileHandle, lstat, open, readlink, stat } from 'node:fs/promises';
-import type { Access } from './durable-file.ts';
-import { codeOf, fileProblem } from './file-problem.ts';
+import type { Access } from '../process/durable-file.ts';
+import { codeOf, fileProblem } from '../process/file-problem.ts';
 
 /** What stands on disk under a hosts.toml's name. */
 export type DiskFile = { readonly kind: 'absent' } | PresentFile;

@@ -1,6 +1,6 @@
 import { basename } from 'node:path';
 import { watch } from 'chokidar';
-import { isLeftover } from './durable-file.ts';
+import { isLeftover } from '../process/durable-file.ts';
 
 export interface DriftWatch {
   readonly ready: Promise<void>;

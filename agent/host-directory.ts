@@ -1,8 +1,8 @@
 import { lstat, readdir } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { parseHost } from '../oci/host.ts';
-import { isLeftover, removeFile } from './durable-file.ts';
-import { codeOf, fileProblem } from './file-problem.ts';
+import { isLeftover, removeFile } from '../process/durable-file.ts';
+import { codeOf, fileProblem } from '../process/file-problem.ts';
 
 /** A registry host's directory below the certificates directory. */
 export interface HostDirectory {

@@ -1,7 +1,7 @@
 import { isDeepStrictEqual } from 'node:util';
 import { type JsonMap, parse, stringify } from '@iarna/toml';
 import { z } from 'zod';
-import { messageOf } from './file-problem.ts';
+import { messageOf } from '../process/file-problem.ts';
 
 /** A hosts.toml: what stands at its root describes `server`, and every host has a table. */
 export interface HostsFile {

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { z } from 'zod';
-import { messageOf } from './file-problem.ts';
+import { parseJson } from '../oci/json.ts';
+import { messageOf } from '../process/file-problem.ts';
 import { type HostsFile, parseHosts } from './hosts-file.ts';
 
 /** What stood where a file of ours stands now. */
@@ -81,20 +82,11 @@ const markerSchema = z.strictObject({
 
 function readMarker(text: string): { marker: Marker; intact: boolean } | undefined {
   const line = LINE.exec(text);
-  const parsed = markerSchema.safeParse(readJson(line?.[1] ?? ''));
+  const parsed = markerSchema.safeParse(parseJson(line?.[1] ?? ''));
   if (line === null || !parsed.success) return undefined;
   const { sha256, ...marker } = parsed.data;
   const rest = text.slice(0, line.index) + text.slice(line.index + line[0].length + 1);
   return { marker, intact: sha256 === hashOf(rest, marker) };
-}
-
-function readJson(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch (error) {
-    if (error instanceof SyntaxError) return undefined;
-    throw error;
-  }
 }
 
 function hashOf(text: string, { mirror, was }: Marker): string {

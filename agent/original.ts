@@ -2,9 +2,9 @@ import { createHash } from 'node:crypto';
 import { lchown } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
+import { makeDirectory, removeFile, replaceFile, replaceLink } from '../process/durable-file.ts';
+import { fileProblem } from '../process/file-problem.ts';
 import { type PresentFile, readDiskFile } from './disk-file.ts';
-import { makeDirectory, removeFile, replaceFile, replaceLink } from './durable-file.ts';
-import { fileProblem } from './file-problem.ts';
 
 /** A user's hosts.toml as it was before we merged it: enough to bring it back byte for byte. */
 export interface Original {

@@ -1,9 +1,9 @@
 import type { JsonMap } from '@iarna/toml';
+import { makeDirectory, removeFile, removeIfEmpty, replaceFile } from '../process/durable-file.ts';
+import { fileProblem, messageOf } from '../process/file-problem.ts';
 import { markerAt } from './basis.ts';
 import type { Change } from './change.ts';
 import { type PresentFile, readDiskFile } from './disk-file.ts';
-import { makeDirectory, removeFile, removeIfEmpty, replaceFile } from './durable-file.ts';
-import { fileProblem, messageOf } from './file-problem.ts';
 import {
   clearLeftovers,
   type HostDirectory,

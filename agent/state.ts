@@ -3,8 +3,8 @@ import { readFile, rename } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import type { Logger } from 'pino';
 import { z } from 'zod';
-import { makeDirectory, replaceFile } from './durable-file.ts';
-import { codeOf, fileProblem, messageOf } from './file-problem.ts';
+import { makeDirectory, replaceFile } from '../process/durable-file.ts';
+import { codeOf, fileProblem, messageOf } from '../process/file-problem.ts';
 import { isDirectoryName } from './host-directory.ts';
 
 export interface Place {

@@ -1,10 +1,11 @@
 import { existsSync } from 'node:fs';
+import { dirname } from 'node:path';
 import type { Logger } from 'pino';
 import { Gauge, type Registry as Metrics } from 'prom-client';
 import type { Config } from '../config/config.ts';
 import { ConfigError, formatProblem } from '../config/problem.ts';
 import { ConfigFile, type ConfigVersion, readConfigFile } from '../config/watch.ts';
-import { writeFileAtomically } from '../process/atomic-file.ts';
+import { makeDirectory, replaceFile } from '../process/durable-file.ts';
 import { describe, UsageError } from '../process/lifecycle.ts';
 
 export interface ProgramConfigOptions {
@@ -87,7 +88,8 @@ export class ProgramConfig {
     const { lastGood, log } = this.#options;
     if (lastGood === undefined) return;
     try {
-      await writeFileAtomically(lastGood, version.text);
+      await makeDirectory(dirname(lastGood));
+      await replaceFile(lastGood, version.text);
     } catch (error) {
       log.warn({ err: error }, 'the last good configuration was not kept');
     }

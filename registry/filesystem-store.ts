@@ -15,6 +15,7 @@ import { dirname, join } from 'node:path';
 import { z } from 'zod';
 import { algorithmOf, type Digest, hexOf, parseDigest } from '../oci/digest.ts';
 import { parseJson } from '../oci/json.ts';
+import { codeOf } from '../process/file-problem.ts';
 import { copyFile } from './file-copy.ts';
 import type { Link, RepositoryKey, Store, StoredBlob, TagRecord } from './store.ts';
 
@@ -92,8 +93,8 @@ export class FilesystemStore implements Store {
     try {
       await link(path, target);
     } catch (error) {
-      if (isCode(error, 'EEXIST')) return;
-      if (!isCode(error, 'EXDEV') && !isCode(error, 'EPERM')) throw error;
+      if (codeOf(error) === 'EEXIST') return;
+      if (codeOf(error) !== 'EXDEV' && codeOf(error) !== 'EPERM') throw error;
       // Another file system, or one without hard links.
       const temporary = this.#temporaryPath();
       await copyWholeFile(path, temporary, constants.COPYFILE_EXCL);
@@ -184,11 +185,7 @@ async function orAbsent<T>(reading: Promise<T>): Promise<T | undefined> {
   try {
     return await reading;
   } catch (error) {
-    if (isCode(error, 'ENOENT') || isCode(error, 'ENOTDIR')) return undefined;
+    if (codeOf(error) === 'ENOENT' || codeOf(error) === 'ENOTDIR') return undefined;
     throw error;
   }
-}
-
-function isCode(error: unknown, code: string): boolean {
-  return error instanceof Error && 'code' in error && error.code === code;
 }
