@@ -25,14 +25,23 @@ export interface Upstream {
   readonly egress: string;
   /** First path components under which our registry serves this upstream, the host's own form among them. */
   readonly prefixes: readonly string[];
-  /** Milliseconds for which a tag is not looked up again. */
-  readonly tagTtl: number;
+  readonly tags: TagTimes;
   /** A registry host of the mounted docker config; only with `access: everyone`. */
   readonly credentials?: string;
   /** File name of a PEM bundle, in the directory that `--ca-dir` names. */
   readonly ca?: string;
   /** `HOST[:PORT]` of token realms and redirect targets that are trusted although they are elsewhere or internal. */
   readonly trustedHosts: readonly string[];
+}
+
+/** How old an answer to a tag may be, in milliseconds. */
+export interface TagTimes {
+  /** A tag is not looked up again within this time. */
+  readonly ttl: number;
+  /** For so long after that, the known answer goes out at once while it is looked up (RFC 5861). */
+  readonly staleWhileRevalidate: number;
+  /** After that, the look-up is waited for this long before the known answer goes out all the same. */
+  readonly budget: number;
 }
 
 export type Fallback = 'auto' | 'always' | 'never';

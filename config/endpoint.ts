@@ -6,6 +6,7 @@ export interface Endpoint {
   readonly repositoryPrefix: string;
 }
 
+const MAX_LENGTH = 1024;
 const PATH = /^[a-z0-9]+(?:[._/-]+[a-z0-9]+)*$/;
 
 /**
@@ -15,6 +16,8 @@ const PATH = /^[a-z0-9]+(?:[._/-]+[a-z0-9]+)*$/;
  * @throws Error whose message says what is wrong with the text.
  */
 export function parseEndpoint(text: string): Endpoint {
+  if (text.length > MAX_LENGTH)
+    throw new Error(`"${text.slice(0, 40)}…" is longer than ${MAX_LENGTH} characters`);
   const withScheme = /^[a-z][a-z0-9+.-]*:\/\//i.test(text) ? text : `https://${text}`;
   if (!URL.canParse(withScheme) || /[\s\\]/.test(text)) throw new Error(`"${text}" is no URL`);
   const url = new URL(withScheme);

@@ -5,6 +5,7 @@ import {
   DEFAULT_EXCLUDED_NAMESPACES,
   DIRECT_EGRESS,
   type EgressHop,
+  type TagTimes,
   type Upstream,
 } from './config.ts';
 import type { Endpoint } from './endpoint.ts';
@@ -18,7 +19,10 @@ import { type Path, readYaml, type YamlSource } from './yaml-source.ts';
 
 /** A ConfigMap cannot hold more. */
 const MAX_BYTES = 1024 * 1024;
-const DEFAULT_TAG_TTL_MS = 60_000;
+/** Enough for a person; a file that is wrong throughout is not read to its end. */
+const MAX_PROBLEMS = 100;
+const MAX_UPSTREAMS = 1000;
+const DEFAULT_TAGS: TagTimes = { ttl: 60_000, staleWhileRevalidate: 60_000, budget: 2_000 };
 
 export interface ParsedConfig {
   readonly config: Config;
@@ -39,12 +43,27 @@ export function parseConfig(text: string, file = 'config.yaml'): ParsedConfig {
 }
 
 function readConfig(text: string): { config: Config | undefined; problems: readonly Problem[] } {
-  if (Buffer.byteLength(text) > MAX_BYTES) return { config: undefined, problems: [tooLarge()] };
+  if (Buffer.byteLength(text) > MAX_BYTES)
+    return {
+      config: undefined,
+      problems: [wholeFile('the configuration is larger than 1 MiB', 'Shorten it.')],
+    };
   const source = readYaml(text);
   if (source.problems.length > 0) return { config: undefined, problems: source.problems };
 
   const { raw, problems } = readShape(source);
   if (raw === undefined) return { config: undefined, problems };
+  const count = Object.keys(raw.upstreams ?? {}).length + Object.keys(raw.proxies ?? {}).length;
+  if (count > MAX_UPSTREAMS)
+    return {
+      config: undefined,
+      problems: [
+        wholeFile(
+          `${count} upstreams are named, more than ${MAX_UPSTREAMS}`,
+          'Name those that are pulled from.',
+        ),
+      ],
+    };
   const config = toConfig(raw);
   const all = [...problems, ...checkMeaning(raw, config, source)];
   return { config, problems: all.toSorted((a, b) => a.line - b.line || a.column - b.column) };
@@ -53,7 +72,12 @@ function readConfig(text: string): { config: Config | undefined; problems: reado
 /** Reads what can be read: every bad value is reported and left out, so that the rest is looked at as well. */
 function readShape(source: YamlSource): { raw: RawConfig | undefined; problems: Problem[] } {
   const problems: Problem[] = [];
-  let value: unknown = source.value ?? {};
+  if (source.value === null || source.value === undefined)
+    return {
+      raw: undefined,
+      problems: [wholeFile('the configuration is empty', 'To switch weir off, write "enabled: false".')],
+    };
+  let value: unknown = source.value;
   for (;;) {
     const parsed = configSchema.safeParse(value);
     if (parsed.success) return { raw: parsed.data, problems };
@@ -62,6 +86,11 @@ function readShape(source: YamlSource): { raw: RawConfig | undefined; problems: 
         const problem = shapeProblem(issue, path, source);
         if (!problems.some(({ key }) => key === problem.key)) problems.push(problem);
         if (path.length === 0) return { raw: undefined, problems };
+        if (problems.length >= MAX_PROBLEMS)
+          return {
+            raw: undefined,
+            problems: [...problems, wholeFile('there may be more', 'Correct these first.')],
+          };
         // A key that is wanted and missing cannot be left out: what wants it goes instead.
         value = without(value, isMissing(value, path) ? path.slice(0, -1) : path);
       }
@@ -172,7 +201,14 @@ function toUpstream(host: string, given: RawUpstream, raw: RawConfig): Upstream 
     direct: given.direct ?? raw.defaults?.direct ?? true,
     egress: given.egress ?? raw.defaults?.egress ?? DIRECT_EGRESS,
     prefixes: [...new Set(prefixes.filter((prefix) => prefix !== undefined))],
-    tagTtl: given.tags?.ttl ?? raw.defaults?.tags?.ttl ?? DEFAULT_TAG_TTL_MS,
+    tags: {
+      ttl: given.tags?.ttl ?? raw.defaults?.tags?.ttl ?? DEFAULT_TAGS.ttl,
+      staleWhileRevalidate:
+        given.tags?.staleWhileRevalidate ??
+        raw.defaults?.tags?.staleWhileRevalidate ??
+        DEFAULT_TAGS.staleWhileRevalidate,
+      budget: given.tags?.budget ?? raw.defaults?.tags?.budget ?? DEFAULT_TAGS.budget,
+    },
     ...(given.credentials === undefined ? {} : { credentials: given.credentials }),
     ...(given.ca === undefined ? {} : { ca: given.ca }),
     trustedHosts: given.trustedHosts ?? [],
@@ -187,13 +223,6 @@ function toEgress(raw: RawConfig): Config['egress'] {
   return new Map([[DIRECT_EGRESS, [{ kind: 'direct' }]], ...given]);
 }
 
-function tooLarge(): Problem {
-  return {
-    severity: 'error',
-    line: 0,
-    column: 0,
-    key: '',
-    message: 'the configuration is larger than 1 MiB',
-    remedy: 'Shorten it.',
-  };
+function wholeFile(message: string, remedy: string): Problem {
+  return { severity: 'error', line: 0, column: 0, key: '', message, remedy };
 }

@@ -89,7 +89,11 @@ const namespace = z
       : refuse(context, `"${text}" is no namespace`, 'Write a namespace, or a pattern with * and ?.'),
   );
 
-const tags = z.strictObject({ ttl: duration.optional() });
+const tags = z.strictObject({
+  ttl: duration.optional(),
+  staleWhileRevalidate: duration.optional(),
+  budget: duration.optional(),
+});
 
 const upstream = z.strictObject({
   endpoint: endpoint.optional(),

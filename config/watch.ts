@@ -23,7 +23,7 @@ export interface ConfigVersion {
 }
 
 /** A directory's events come in bursts; the file is read once they pause. */
-const SETTLE_MS = 50;
+const SETTLE_MS = 100;
 
 /**
  * The configuration in a file, read again whenever its directory changes: a ConfigMap mount replaces the link

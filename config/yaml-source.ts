@@ -56,7 +56,7 @@ function plainValue(document: Document, problems: Problem[]): unknown {
 /** Keeps every line and column where it is, but for the quotes themselves. */
 function quoteBareGlobs(text: string): string {
   return text.replace(
-    /^(\s*-[ \t]+)(\*[^\s#,\]}"']*)([ \t]*(?:#.*)?)$/gm,
+    /^([ \t]*-[ \t]+)(\*[^\s#,\]}"']*)([ \t]*(?:#.*)?)$/gm,
     (line, dash: string, glob: string, rest) =>
       glob.length > 1 && text.includes(`&${glob.slice(1)}`) ? line : `${dash}"${glob}"${String(rest)}`,
   );

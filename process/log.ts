@@ -9,11 +9,12 @@ export type LogLevel = (typeof LOG_LEVELS)[number];
 /** Standard error: one JSON object a line, or readable lines where a person looks on. */
 export function createLogger(level: LogLevel, forTerminal: boolean): Logger {
   const options = { level, base: null, timestamp: pino.stdTimeFunctions.isoTime };
-  if (!forTerminal)
-    return pino(
-      { ...options, formatters: { level: (label) => ({ level: label }) } },
-      pino.destination({ fd: STANDARD_ERROR, sync: true }),
-    );
+  if (!forTerminal) {
+    const destination = pino.destination({ fd: STANDARD_ERROR, sync: true });
+    // A log that nobody can write to, such as a file on a full disk, is no reason to end.
+    destination.on('error', () => undefined);
+    return pino({ ...options, formatters: { level: (label) => ({ level: label }) } }, destination);
+  }
   return pino(
     options,
     pretty({ destination: STANDARD_ERROR, sync: true, translateTime: 'SYS:HH:MM:ss', singleLine: true }),

@@ -8,6 +8,8 @@ const KEEP_ALIVE_MS = 95_000;
 /** How long answers in progress may take after SIGTERM, before their connections are cut. */
 export const DRAIN_MS = 25_000;
 const IDLE_CHECK_MS = 50;
+/** Requests on one connection that wait for an answer. */
+const MAX_PIPELINED = 4;
 
 export interface Address {
   readonly host: string;
@@ -48,8 +50,12 @@ export async function serve(
   address: Address,
   log: Logger,
 ): Promise<RunningServer> {
-  const server = createServer({ keepAliveTimeout: KEEP_ALIVE_MS, noDelay: true }, listener);
+  const server = createServer({ keepAliveTimeout: KEEP_ALIVE_MS, noDelay: true });
   const unused = unusedConnections(server);
+  limitPipelining(server);
+  server.on('request', (request, response) => {
+    if (!request.socket.destroyed) listener(request, response);
+  });
   const { promise, resolve, reject } = Promise.withResolvers<void>();
   server.once('error', (cause) => {
     reject(new Error(`cannot listen on ${address.host}:${address.port}`, { cause }));
@@ -74,6 +80,17 @@ function unusedConnections(server: Server): ReadonlySet<Socket> {
   });
   server.on('request', (request) => unused.delete(request.socket));
   return unused;
+}
+
+/** Node hands over pipelined requests all at once. No client of ours pipelines, and each costs a file and a buffer. */
+function limitPipelining(server: Server): void {
+  const open = new WeakMap<Socket, number>();
+  server.on('request', ({ socket }, response) => {
+    const requests = (open.get(socket) ?? 0) + 1;
+    open.set(socket, requests);
+    response.once('close', () => open.set(socket, (open.get(socket) ?? 1) - 1));
+    if (requests > MAX_PIPELINED) socket.destroy();
+  });
 }
 
 async function drain(server: Server, unused: ReadonlySet<Socket>, log: Logger): Promise<void> {

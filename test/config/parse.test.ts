@@ -49,7 +49,7 @@ fallback: never
       direct: true,
       egress: 'direct',
       prefixes: ['dockerhub', 'docker.io'],
-      tagTtl: 90_000,
+      tags: { ttl: 90_000, staleWhileRevalidate: 60_000, budget: 2_000 },
       trustedHosts: [],
     });
     assert.deepEqual(config.upstreams.get('harbor.corp:8443'), {
@@ -59,12 +59,12 @@ fallback: never
       direct: true,
       egress: 'direct',
       prefixes: ['corp', 'harbor.corp-8443'],
-      tagTtl: 90_000,
+      tags: { ttl: 90_000, staleWhileRevalidate: 60_000, budget: 2_000 },
       credentials: 'corp',
       ca: 'corp-ca.pem',
       trustedHosts: ['auth.corp'],
     });
-    assert.equal(config.upstreams.get('quay.io')?.tagTtl, 600_000);
+    assert.equal(config.upstreams.get('quay.io')?.tags.ttl, 600_000);
     assert.deepEqual(config.upstreams.get('gcr.io')?.mirror, {
       origin: 'https://gcr.example',
       repositoryPrefix: 'gcr',
@@ -113,10 +113,26 @@ excludeNamespaces:
     assert.deepEqual(config.excludeNamespaces, ['team-a']);
   });
 
-  test('an empty file mirrors nothing and says so', () => {
-    const { config, warnings } = parseConfig('');
+  test('no upstream at all is doubtful, an empty file is refused: somebody may be writing it', () => {
+    const { config, warnings } = parseConfig('enabled: true');
     assert.equal(config.upstreams.size, 0);
     assert.match(warnings[0]?.message ?? '', /no upstream/);
+    for (const text of ['', '\n\n', '# nothing', 'null']) assert.match(problemsOf(text)[0] ?? '', /is empty/);
+  });
+
+  test('a file that is wrong throughout is refused soon', { timeout: 20_000 }, () => {
+    const lines = (line: (index: number) => string): string =>
+      Array.from({ length: 5_000 }, (_, index) => line(index)).join('\n');
+    assert.equal(problemsOf(lines((index) => `key${index}: 1`)).length, 101);
+    assert.match(
+      problemsOf(`upstreams:\n${lines((index) => `  r${index}.io: {}`)}`)[0] ?? '',
+      /5000 upstreams are named/,
+    );
+    assert.equal(problemsOf(`upstreams: { a.io: {} }${'\n'.repeat(500_000)}`).length, 0);
+    assert.match(
+      problemsOf(`upstreams: { a.io: { mirror: "https://a/${'/'.repeat(100_000)}b" } }`)[0] ?? '',
+      /longer than/,
+    );
   });
 
   test('every problem is reported at once, in the order of the file, with line and key', () => {

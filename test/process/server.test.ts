@@ -32,7 +32,9 @@ test('an address that is taken is named', async () => {
   await first.drain();
 });
 
-test('draining lets an answer that has begun finish, and waits for nothing more', { timeout: 10_000 }, async () => {
+test('draining lets an answer that has begun finish, and waits for nothing more', {
+  timeout: 10_000,
+}, async () => {
   const asked = Promise.withResolvers<void>();
   const goOn = Promise.withResolvers<void>();
   const server = await serve(
@@ -50,6 +52,22 @@ test('draining lets an answer that has begun finish, and waits for nothing more'
   goOn.resolve();
   assert.equal(await (await answer).text(), 'first last');
   await drained;
+});
+
+test('a client that sends one request after the other without waiting is cut off', {
+  timeout: 10_000,
+}, async () => {
+  let asked = 0;
+  const count = (): void => {
+    asked += 1;
+  };
+  const server = await serve(count, LOOPBACK, log);
+  const client = connect(server.address.port, LOOPBACK.host);
+  client.on('error', () => {});
+  client.write('GET / HTTP/1.1\r\nHost: x\r\n\r\n'.repeat(500));
+  await once(client.resume(), 'close');
+  assert.ok(asked <= 4, `${asked} requests were handed over`);
+  await server.drain();
 });
 
 test('a client that connected and asked nothing does not delay the end', { timeout: 10_000 }, async () => {
