@@ -1,12 +1,15 @@
+import { X509Certificate } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { getCACertificates } from 'node:tls';
-import { Agent, buildConnector, type Dispatcher, ProxyAgent, Socks5ProxyAgent } from 'undici';
+import { LRUCache } from 'lru-cache';
+import { Agent, buildConnector, type Dispatcher, Pool, ProxyAgent, Socks5ProxyAgent } from 'undici';
 import { type Config, DIRECT_EGRESS, type EgressHop, type Upstream } from '../config/config.ts';
 import type { AddressGuard } from './address-guard.ts';
+import { unfit } from './upstream-failure.ts';
 
 export interface Timeouts {
-  /** Milliseconds for TCP and TLS. */
+  /** Milliseconds for each step to a connection: TCP, a proxy's consent, TLS. */
   readonly connect: number;
   /** Milliseconds until an answer begins. containerd 2.3 gives a mirror 30 s. */
   readonly headers: number;
@@ -29,10 +32,24 @@ export interface Way {
   readonly dispatcher: Dispatcher;
 }
 
+/**
+ * Over HTTP/2 undici grants a body 256 KiB ahead, and all bodies of a connection 512 KiB together. At 200 ms to
+ * the upstream that is 1.3 MB/s for a blob; TCP's own window grows with the link.
+ */
+const ALLOW_H2 = false;
+/** As many upstreams and edits as are remembered; ways beyond are closed once their last request has ended. */
+const MAX_WAYS = 500;
+
 /** The connections to upstreams: kept open, by upstream and way out, until the configuration changes them. */
 export class Egress {
   readonly #options: EgressOptions;
-  readonly #ways = new Map<string, Promise<readonly Way[]>>();
+  readonly #ways = new LRUCache<string, readonly Way[]>({
+    max: MAX_WAYS,
+    dispose: (ways) => {
+      // A request that still runs ends as it would have; only it can see the outcome of closing.
+      for (const { dispatcher } of ways) void dispatcher.close();
+    },
+  });
 
   constructor(options: EgressOptions) {
     this.#options = options;
@@ -41,80 +58,89 @@ export class Egress {
   /**
    * The ways to this upstream, in the order in which to try them.
    *
-   * @throws Error when its `ca` cannot be read.
+   * @throws UpstreamFailure when its `ca` cannot be read.
    */
   async ways(upstream: Upstream, config: Config): Promise<readonly Way[]> {
     const hops = config.egress.get(upstream.egress) ?? config.egress.get(DIRECT_EGRESS) ?? [];
-    const key = JSON.stringify([
-      upstream.host,
-      upstream.endpoint,
-      upstream.mirror,
-      upstream.trustedHosts,
-      upstream.ca,
-      hops,
-    ]);
+    // Read each time, since a mounted bundle is replaced while the program runs.
+    const certificates = await this.#certificates(upstream);
+    const { host, endpoint, mirror, trustedHosts } = upstream;
+    const key = JSON.stringify([host, endpoint, mirror, trustedHosts, certificates, hops]);
     let ways = this.#ways.get(key);
     if (ways === undefined) {
-      ways = this.#open(upstream, hops);
+      // Given, it replaces the certificates that Node would trust.
+      const tls = certificates.length === 0 ? {} : { ca: [...getCACertificates('default'), ...certificates] };
+      ways = hops.map((hop) => ({ hop, dispatcher: this.#dispatcher(upstream, hop, tls) }));
       this.#ways.set(key, ways);
-      // Read again at the next request, when the file may be there.
-      ways.catch(() => this.#ways.delete(key));
     }
-    return await ways;
+    return ways;
   }
 
   /** Cuts every connection. */
   async close(): Promise<void> {
-    const opened = await Promise.allSettled(this.#ways.values());
-    const ways = opened.flatMap((one) => (one.status === 'fulfilled' ? one.value : []));
+    const ways = [...this.#ways.values()].flat();
     await Promise.all(ways.map((way) => way.dispatcher.destroy()));
   }
 
-  async #open(upstream: Upstream, hops: readonly EgressHop[]): Promise<readonly Way[]> {
-    const tls = await this.#trust(upstream);
-    return hops.map((hop) => ({ hop, dispatcher: this.#dispatcher(upstream, hop, tls) }));
+  #dispatcher(upstream: Upstream, hop: EgressHop, tls: { ca?: string[] }): Dispatcher {
+    if (hop.kind === 'direct') return this.#direct(upstream, tls);
+    const { connect, headers, idle } = this.#options.timeouts;
+    const proxy = hop.url.startsWith('socks5:')
+      ? new Socks5ProxyAgent(hop.url, { connectTimeout: connect, requestTls: tls })
+      : new ProxyAgent({
+          uri: hop.url,
+          connectTimeout: connect,
+          requestTls: tls,
+          proxyTls: { allowH2: ALLOW_H2 },
+          allowH2: ALLOW_H2,
+          // The answer to CONNECT is part of connecting, and would be waited for without end otherwise.
+          clientFactory: (origin, options) => new Pool(origin, { ...options, headersTimeout: connect }),
+        });
+    // Neither hands its limits on to all the pools that it makes.
+    return proxy.compose(
+      (dispatch) => (options, handler) =>
+        dispatch({ ...options, headersTimeout: headers, bodyTimeout: idle }, handler),
+    );
   }
 
-  #dispatcher(upstream: Upstream, hop: EgressHop, tls: { ca?: string[] }): Dispatcher {
+  #direct(upstream: Upstream, tls: { ca?: string[] }): Dispatcher {
     const { timeouts, guard } = this.#options;
-    const limits = {
-      headersTimeout: timeouts.headers,
-      bodyTimeout: timeouts.idle,
-      connectTimeout: timeouts.connect,
-    };
-    if (hop.kind === 'proxy') {
-      if (hop.url.startsWith('socks5:')) return new Socks5ProxyAgent(hop.url, { ...limits, requestTls: tls });
-      return new ProxyAgent({ ...limits, uri: hop.url, requestTls: tls });
-    }
     const connectors = new Map<string, buildConnector.connector>();
     return new Agent({
-      ...limits,
+      headersTimeout: timeouts.headers,
+      bodyTimeout: timeouts.idle,
+      allowH2: ALLOW_H2,
       connect: (options, callback) => {
-        let connector = connectors.get(options.port);
+        const port = options.port === '' ? (options.protocol === 'https:' ? '443' : '80') : options.port;
+        let connector = connectors.get(port);
         if (connector === undefined) {
-          const port = options.port === '' ? (options.protocol === 'https:' ? '443' : '80') : options.port;
-          connector = buildConnector({
-            ...tls,
-            timeout: timeouts.connect,
-            lookup: guard.lookup(upstream, port),
-          });
-          connectors.set(options.port, connector);
+          const lookup = guard.lookup(upstream, port);
+          connector = buildConnector({ ...tls, allowH2: ALLOW_H2, timeout: timeouts.connect, lookup });
+          connectors.set(port, connector);
         }
         connector(options, callback);
       },
     });
   }
 
-  async #trust(upstream: Upstream): Promise<{ ca?: string[] }> {
-    if (upstream.ca === undefined) return {};
+  /** What `ca` adds to the certificates that every upstream is checked against. */
+  async #certificates(upstream: Upstream): Promise<readonly string[]> {
+    if (upstream.ca === undefined) return [];
     const { caDirectory } = this.#options;
     if (caDirectory === undefined)
-      throw new Error(`${upstream.host} names the CA bundle ${upstream.ca}; say with --ca-dir where it is`);
+      throw unfit(upstream, `its CA bundle ${upstream.ca} is in no directory; say with --ca-dir where it is`);
     const path = join(caDirectory, upstream.ca);
     try {
-      return { ca: [...getCACertificates('default'), await readFile(path, 'utf8')] };
+      return parseBundle(await readFile(path, 'utf8'));
     } catch (cause) {
-      throw new Error(`cannot read the CA bundle of ${upstream.host}, ${path}`, { cause });
+      throw unfit(upstream, `cannot read its CA bundle ${path}`, cause);
     }
   }
+}
+
+/** Node passes over what is no certificate, and would then refuse the upstream for no visible reason. */
+function parseBundle(text: string): readonly string[] {
+  const blocks = text.match(/-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----/gs);
+  if (blocks === null) throw new Error('it holds no certificate in PEM');
+  return blocks.map((pem) => new X509Certificate(pem).toString());
 }

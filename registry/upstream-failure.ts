@@ -13,25 +13,36 @@ export class UpstreamFailure extends Error {
   readonly kind: FailureKind;
   /** An answer came, so that another way out would bring the same one. */
   readonly reached: boolean;
+  /** Of the answer that said so. */
+  readonly status: number | undefined;
 
   constructor(
     kind: FailureKind,
     upstream: Upstream,
     why: string,
-    options: { reached: boolean; cause?: unknown },
+    options: { reached: boolean; status?: number; cause?: unknown },
   ) {
     super(`${upstream.host}: ${why}`, 'cause' in options ? { cause: options.cause } : {});
     this.kind = kind;
     this.reached = options.reached;
+    this.status = options.status;
   }
 }
 
-export function absent(upstream: Upstream, why: string): UpstreamFailure {
-  return new UpstreamFailure('absent', upstream, why, { reached: true });
+export function absent(upstream: Upstream, why: string, status?: number): UpstreamFailure {
+  return new UpstreamFailure('absent', upstream, why, {
+    reached: true,
+    ...(status === undefined ? {} : { status }),
+  });
 }
 
 export function limited(upstream: Upstream): UpstreamFailure {
   return new UpstreamFailure('limited', upstream, 'it limits the rate of requests (429)', { reached: true });
+}
+
+/** What is configured, or was answered, cannot be right, so that another way out would bring the same. */
+export function unfit(upstream: Upstream, why: string, cause?: unknown): UpstreamFailure {
+  return unavailable(upstream, why, { reached: true, ...(cause === undefined ? {} : { cause }) });
 }
 
 export function unavailable(
