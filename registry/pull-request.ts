@@ -7,7 +7,7 @@ import { hubRepository } from '../oci/reference.ts';
 import { isRepository, isTag } from '../oci/repository.ts';
 
 /** What a client asks for, after the question from which upstream is settled. */
-export type PullRequest = ManifestRequest | BlobRequest;
+export type PullRequest = ManifestRequest | BlobRequest | ReferrersRequest;
 
 export interface ManifestRequest {
   readonly kind: 'manifest';
@@ -21,6 +21,16 @@ export interface BlobRequest {
   readonly upstream: Upstream;
   readonly repository: string;
   readonly digest: Digest;
+}
+
+/** "Listing Referrers": everything whose `subject` is the manifest of this digest. */
+export interface ReferrersRequest {
+  readonly kind: 'referrers';
+  readonly upstream: Upstream;
+  readonly repository: string;
+  readonly digest: Digest;
+  /** Only referrers of this type are wanted. */
+  readonly artifactType: string | undefined;
 }
 
 const MAX_TARGET_LENGTH = 2048;
@@ -37,9 +47,9 @@ export function parsePull(target: string, config: Config, prefixes: boolean): Pu
   if (target.length > MAX_TARGET_LENGTH)
     throw new RegistryError(414, 'NAME_INVALID', 'the request is too long');
   const [path = '', query = ''] = target.split('?', 2);
-  const match = /^\/v2\/(.+)\/(manifests|blobs)\/([^/]+)$/.exec(path);
+  const match = /^\/v2\/(.+)\/(manifests|blobs|referrers)\/([^/]+)$/.exec(path);
   if (match === null)
-    throw new RegistryError(404, 'UNSUPPORTED', 'weir answers manifests and blobs below /v2/');
+    throw new RegistryError(404, 'UNSUPPORTED', 'weir answers manifests, blobs and referrers below /v2/');
   const [, name = '', kind, encodedReference = ''] = match;
   // Names hold nothing that needs encoding, so an encoded one is an attempt to smuggle a slash or a dot.
   if (!isRepository(name))
@@ -47,10 +57,11 @@ export function parsePull(target: string, config: Config, prefixes: boolean): Pu
   const { upstream, repository } = locate(name, namespaceOf(query), config, prefixes);
   const reference = decode(encodedReference);
   const digest = parseDigest(reference);
-  if (kind === 'blobs') {
+  if (kind !== 'manifests') {
     if (digest === undefined)
       throw new RegistryError(400, 'DIGEST_INVALID', `"${shown(reference)}" is no digest`);
-    return { kind: 'blob', upstream, repository, digest };
+    if (kind === 'blobs') return { kind: 'blob', upstream, repository, digest };
+    return { kind: 'referrers', upstream, repository, digest, artifactType: artifactTypeOf(query) };
   }
   if (digest !== undefined) return { kind: 'manifest', upstream, repository, reference: { digest } };
   if (reference.includes(':'))
@@ -67,6 +78,11 @@ function namespaceOf(query: string): string | undefined {
   if (values.length > 1 || host === undefined)
     throw new RegistryError(400, 'NAME_INVALID', `ns=${shown(values.join(','))} is no registry host`);
   return host;
+}
+
+/** An empty one asks for nothing. */
+function artifactTypeOf(query: string): string | undefined {
+  return new URLSearchParams(query).get('artifactType') || undefined;
 }
 
 function locate(

@@ -17,8 +17,9 @@ const DIGEST = `sha256:${'a'.repeat(64)}`;
 function read(target: string, prefixes = true): string {
   try {
     const pull = parsePull(target, config, prefixes);
-    const reference = pull.kind === 'blob' ? pull.digest : Object.values(pull.reference).join();
-    return [pull.kind, pull.upstream.host, pull.repository, reference].join(' ');
+    const reference = pull.kind === 'manifest' ? Object.values(pull.reference).join() : pull.digest;
+    const filter = pull.kind === 'referrers' && pull.artifactType !== undefined ? [pull.artifactType] : [];
+    return [pull.kind, pull.upstream.host, pull.repository, reference, ...filter].join(' ');
   } catch (error) {
     if (!(error instanceof RegistryError)) throw error;
     return `${error.status} ${error.code}`;
@@ -45,6 +46,10 @@ suite('which upstream a path means', () => {
     [`/v2/library/nginx/blobs/${DIGEST}`]: `blob docker.io library/nginx ${DIGEST}`,
     [`/v2/library/nginx/blobs/${encodeURIComponent(DIGEST)}`]: `blob docker.io library/nginx ${DIGEST}`,
     [`/v2/library/nginx/manifests/${DIGEST}`]: `manifest docker.io library/nginx ${DIGEST}`,
+    [`/v2/nginx/referrers/${DIGEST}`]: `referrers docker.io library/nginx ${DIGEST}`,
+    [`/v2/quay/org/app/referrers/${DIGEST}?artifactType=`]: `referrers quay.io org/app ${DIGEST}`,
+    [`/v2/org/app/referrers/${DIGEST}?artifactType=a%2Fb%2Bjson&ns=quay.io`]: `referrers quay.io org/app ${DIGEST} a/b+json`,
+    [`/v2/library/nginx/manifests/sha256-${'a'.repeat(64)}`]: `manifest docker.io library/nginx sha256-${'a'.repeat(64)}`,
     // A name whose components are called like the path's own words.
     '/v2/a/manifests/b/manifests/c': 'manifest docker.io a/manifests/b c',
   };
@@ -88,6 +93,8 @@ suite('what is refused', () => {
     [`/v2/a/blobs/${DIGEST}0`]: '400 DIGEST_INVALID',
     [`/v2/a/blobs/${DIGEST.toUpperCase()}`]: '400 DIGEST_INVALID',
     '/v2/a/blobs/latest': '400 DIGEST_INVALID',
+    '/v2/a/referrers/latest': '400 DIGEST_INVALID',
+    '/v2/a/referrers/sha256:abc?artifactType=x': '400 DIGEST_INVALID',
     '/v2/a/blobs/uploads/': '404 UNSUPPORTED',
     '/v2/a/tags/list': '404 UNSUPPORTED',
     '/v2/_catalog': '404 UNSUPPORTED',
