@@ -14,7 +14,7 @@ import { KNOWN_UPSTREAMS } from './known-upstreams.ts';
 import { checkMeaning } from './meaning.ts';
 import { ConfigError, type Problem } from './problem.ts';
 import { hostPrefix } from './routing.ts';
-import { configSchema, type RawConfig, type RawUpstream } from './schema.ts';
+import { configSchema, type RawConfig, type RawTags, type RawUpstream } from './schema.ts';
 import { type Path, readYaml, type YamlSource } from './yaml-source.ts';
 
 /** A ConfigMap cannot hold more. */
@@ -201,18 +201,19 @@ function toUpstream(host: string, given: RawUpstream, raw: RawConfig): Upstream 
     direct: given.direct ?? raw.defaults?.direct ?? true,
     egress: given.egress ?? raw.defaults?.egress ?? DIRECT_EGRESS,
     prefixes: [...new Set(prefixes.filter((prefix) => prefix !== undefined))],
-    tags: {
-      ttl: given.tags?.ttl ?? raw.defaults?.tags?.ttl ?? DEFAULT_TAGS.ttl,
-      staleWhileRevalidate:
-        given.tags?.staleWhileRevalidate ??
-        raw.defaults?.tags?.staleWhileRevalidate ??
-        DEFAULT_TAGS.staleWhileRevalidate,
-      budget: given.tags?.budget ?? raw.defaults?.tags?.budget ?? DEFAULT_TAGS.budget,
-    },
+    tags: toTags({ ...raw.defaults?.tags, ...given.tags }),
     ...(given.credentials === undefined ? {} : { credentials: given.credentials }),
     ...(given.ca === undefined ? {} : { ca: given.ca }),
     trustedHosts: given.trustedHosts ?? [],
   };
+}
+
+/** Who wants every tag looked up at once does not want the known answer meanwhile. */
+function toTags(given: RawTags): TagTimes {
+  const { ttl = DEFAULT_TAGS.ttl, budget = DEFAULT_TAGS.budget } = given;
+  const staleWhileRevalidate =
+    given.staleWhileRevalidate ?? (ttl === 0 ? 0 : DEFAULT_TAGS.staleWhileRevalidate);
+  return { ttl, staleWhileRevalidate, budget };
 }
 
 function toEgress(raw: RawConfig): Config['egress'] {

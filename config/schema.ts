@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { parseHost } from '../oci/host.ts';
+import { parseAuthority } from '../oci/host.ts';
 import { parseDuration } from './duration.ts';
 import { parseEndpoint } from './endpoint.ts';
 
@@ -33,8 +33,8 @@ const endpoint = z.string().transform((text, context) => {
   }
 });
 
-const registryHost = z.string().transform((text, context) => {
-  const host = parseHost(text);
+const authority = z.string().transform((text, context) => {
+  const host = parseAuthority(text);
   return (
     host ??
     refuse(
@@ -106,7 +106,7 @@ const upstream = z.strictObject({
   credentials: z.string().min(1).optional(),
   access: z.literal('everyone').optional(),
   ca: fileName.optional(),
-  trustedHosts: z.array(registryHost).optional(),
+  trustedHosts: z.array(authority).optional(),
 });
 
 export const configSchema = z.strictObject({
@@ -124,3 +124,4 @@ export const configSchema = z.strictObject({
 
 export type RawConfig = z.output<typeof configSchema>;
 export type RawUpstream = z.output<typeof upstream>;
+export type RawTags = z.output<typeof tags>;

@@ -9,11 +9,17 @@ const MAX_HOST_LENGTH = 253 + ':65535'.length;
  * `undefined` when the text is no host, or its port is out of range.
  */
 export function parseHost(text: string): string | undefined {
+  const host = parseAuthority(text);
+  return host !== undefined && DOCKER_HUB_NAMES.has(host) ? DOCKER_HUB : host;
+}
+
+/** Reads a host with or without a port, for what it is: `registry-1.docker.io` stays that. */
+export function parseAuthority(text: string): string | undefined {
   const host = text.toLowerCase();
   if (host.length > MAX_HOST_LENGTH || !HOST.test(host)) return undefined;
   const port = /:([0-9]+)$/.exec(host.replace(/^\[.*\]/, ''))?.[1];
   if (port !== undefined && (Number(port) < 1 || Number(port) > 65_535)) return undefined;
-  return DOCKER_HUB_NAMES.has(host) ? DOCKER_HUB : host;
+  return host;
 }
 
 export const DOCKER_HUB = 'docker.io';

@@ -4,7 +4,7 @@ import { BLOB_TYPE } from '../oci/descriptor.ts';
 import type { Digest } from '../oci/digest.ts';
 import { errorBody, RegistryError } from '../oci/errors.ts';
 import type { ManifestAnswer } from './manifest-cache.ts';
-import type { ByteRange, StoredBlob, Write } from './store.ts';
+import type { AskedRange, ByteRange, StoredBlob, Write } from './store.ts';
 
 /** A client that takes no byte for so long is gone. */
 const CLIENT_IDLE_MS = 120_000;
@@ -101,22 +101,39 @@ function blobHeaders(digest: Digest, origin: 'hit' | 'miss'): Record<string, str
 }
 
 /** RFC 9211. A hit whose time to live is over is one that the upstream could not confirm. */
-function cacheStatus(origin: ManifestAnswer['origin'], age: number): string {
+export function cacheStatus(origin: ManifestAnswer['origin'], age: number): string {
   const overdue = Math.ceil(Math.max(0, age) / 1000);
   const status: Readonly<Record<typeof origin, string>> = {
     hit: 'hit',
     miss: 'fwd=miss; stored',
     revalidated: 'hit; detail=revalidated',
+    revalidating: `hit; ttl=-${overdue}; detail=revalidating`,
     stale: `hit; ttl=-${overdue}; detail=stale`,
   };
   return `weir; ${status[origin]}`;
 }
 
+/**
+ * The range that the client asks for, as far as it can be told without the blob's size: a store that is far away
+ * can then be asked for just these bytes. {@link answerBlob} decides about it.
+ */
+export function askedRange(request: IncomingMessage, digest: Digest): AskedRange | undefined {
+  const [, first = '', last = ''] = /^bytes=(\d*)-(\d*)$/.exec(rangeHeaderOf(request, digest) ?? '') ?? [];
+  if (first === '') return last === '' ? undefined : { suffix: Number(last) };
+  if (last === '') return { first: Number(first) };
+  return Number(last) < Number(first) ? undefined : { first: Number(first), last: Number(last) };
+}
+
+/** A Range header that holds: its validator, if there is one, is ours (RFC 9110, section 13.1.5). */
+function rangeHeaderOf({ headers }: IncomingMessage, digest: Digest): string | undefined {
+  const validator = headers['if-range'];
+  return validator === undefined || validator === `"${digest}"` ? headers.range : undefined;
+}
+
 /** @throws RegistryError 416 when no byte of the range is in the blob. */
 function rangeOf(request: IncomingMessage, digest: Digest, size: number): ByteRange | undefined {
-  const header = request.headers.range;
-  const validator = request.headers['if-range'];
-  if (header === undefined || (validator !== undefined && validator !== `"${digest}"`)) return undefined;
+  const header = rangeHeaderOf(request, digest);
+  if (header === undefined) return undefined;
   if (!/^bytes=(?:\d+-\d*|-\d+)$/.test(header)) return undefined;
   const ranges = parseRange(size, header);
   if (ranges === -2) return undefined;

@@ -1,12 +1,16 @@
-import { LRUCache } from 'lru-cache';
 import type { Logger } from 'pino';
 import type { Digest } from '../oci/digest.ts';
-import { Fill } from './fill.ts';
-import type { Store, StoredBlob } from './store.ts';
-import { digestName, keyOf, nameOf, type Target } from './target.ts';
+import { BlobLinks } from './blob-links.ts';
+import { Fill, type UpstreamBody } from './fill.ts';
+import { HashPool } from './hash-pool.ts';
+import { passThrough } from './pass-through.ts';
+import { SpoolFull } from './spool.ts';
+import { SpoolBudget } from './spool-budget.ts';
+import type { AskedRange, ByteRange, Link, Store, StoredBlob, Write } from './store.ts';
+import { StoreTrouble } from './store-trouble.ts';
+import { nameOf, type Target } from './target.ts';
 import type { UpstreamClient } from './upstream.ts';
-
-const MAX_LINKS = 200_000;
+import { UpstreamFailure, unavailable } from './upstream-failure.ts';
 
 export interface BlobAnswer {
   readonly blob: StoredBlob;
@@ -19,6 +23,8 @@ export interface BlobCacheOptions {
   readonly upstream: UpstreamClient;
   /** Directory for spool files. */
   readonly spoolDirectory: string;
+  /** Bytes that blobs on their way may take there together. */
+  readonly spoolLimit: number;
   readonly log: Logger;
   /** Ends fills that still run. */
   readonly signal: AbortSignal;
@@ -33,12 +39,16 @@ interface RunningFill {
 /** Blobs from the store, or from the one reading of each that is in progress. */
 export class BlobCache {
   readonly #options: BlobCacheOptions;
-  readonly #fills = new Map<Digest, RunningFill>();
-  /** Links are never taken back, so knowing of one spares the store a look. */
-  readonly #links = new LRUCache<string, true>({ max: MAX_LINKS });
+  /** By host and digest: what another host sends is another matter until its digest has matched. */
+  readonly #fills = new Map<string, RunningFill>();
+  readonly #links: BlobLinks;
+  readonly #hashes = new HashPool();
+  readonly #budget: SpoolBudget;
 
   constructor(options: BlobCacheOptions) {
     this.#options = options;
+    this.#links = new BlobLinks(options.store);
+    this.#budget = new SpoolBudget(options.spoolLimit);
   }
 
   /** How many blobs are being read from upstreams. */
@@ -47,91 +57,198 @@ export class BlobCache {
   }
 
   /**
-   * The blob, to be closed by the caller. A blob that another repository brought in is handed out only after
-   * the upstream has confirmed that this repository has it too.
+   * The blob, to be closed by the caller. One that another repository brought in is handed out only after the
+   * upstream has confirmed that this repository has it too. `asked` is the range that the client wants, as far as
+   * it can be told without the size.
    *
-   * @throws UpstreamFailure, or Error of the store.
+   * @throws UpstreamFailure; StoreTroubleError when the store failed as well.
    */
-  async open(target: Target, digest: Digest): Promise<BlobAnswer> {
-    let allowed = await this.#isLinked(target, digest);
-    for (;;) {
-      const running = this.#running(digest);
-      if (running !== undefined) {
-        if (allowed || running.name === nameOf(target))
-          return { blob: await running.fill.reader(), origin: 'miss' };
-      } else {
-        const stored = await this.#options.store.open(digest);
-        if (stored !== undefined && allowed) return { blob: stored, origin: 'hit' };
-        await stored?.close();
-        if (stored === undefined) {
-          // Somebody else may have begun to read it meanwhile.
-          if (this.#running(digest) !== undefined) continue;
-          return { blob: await this.#start(target, digest).reader(), origin: 'miss' };
-        }
-      }
+  async open(target: Target, digest: Digest, asked?: AskedRange): Promise<BlobAnswer> {
+    const trouble = new StoreTrouble(this.#options.log);
+    return trouble.around(() => this.#open({ target, digest, asked, trouble }));
+  }
+
+  async #open(wanted: Wanted): Promise<BlobAnswer> {
+    const { target, digest, trouble } = wanted;
+    const link = await this.#links.find(target, digest, trouble);
+    if (link !== undefined) return this.#openLinked(wanted, link);
+    const running = this.#running(target, digest);
+    const isOther =
+      running === undefined
+        ? await this.#links.isFromHost(target, digest, trouble)
+        : running.name !== nameOf(target);
+    if (isOther) {
       await this.#confirm(target, digest);
-      allowed = true;
+      return this.#openLinked(wanted, {});
     }
+    // Somebody else may have begun to read it meanwhile.
+    if (this.#running(target, digest) !== running) return this.#open(wanted);
+    return this.#join(running?.fill ?? this.#start(target, digest), target, digest);
+  }
+
+  async #openLinked({ target, digest, asked, trouble }: Wanted, link: Link): Promise<BlobAnswer> {
+    const { store, log } = this.#options;
+    const running = this.#running(target, digest);
+    if (running !== undefined) return this.#join(running.fill, target, digest);
+    const stored = await trouble.read(store.open(digest, asked));
+    if (stored !== undefined && (link.size ?? stored.size) === stored.size)
+      return { blob: this.#mended(stored, target, digest), origin: 'hit' };
+    if (stored !== undefined) {
+      log.error(
+        { digest, size: stored.size, wanted: link.size },
+        'a stored blob is damaged; it is fetched again',
+      );
+      await stored.close();
+      await trouble.read(store.remove(digest).then(() => undefined));
+    }
+    return this.#join(this.#running(target, digest)?.fill ?? this.#start(target, digest), target, digest);
   }
 
   /** The size of the blob, without fetching it; `undefined` in it when the upstream does not tell. @throws as {@link open} */
   async size(target: Target, digest: Digest): Promise<{ size: number | undefined; origin: 'hit' | 'miss' }> {
-    const { store, upstream, signal } = this.#options;
-    if (await this.#isLinked(target, digest)) {
-      const stored = await store.stat(digest);
-      if (stored !== undefined) return { size: stored.size, origin: 'hit' };
+    const { store, upstream, signal, log } = this.#options;
+    const trouble = new StoreTrouble(log);
+    const link = await this.#links.find(target, digest, trouble);
+    if (link !== undefined) {
+      const stored = await trouble.read(store.stat(digest));
+      if (stored !== undefined && (link.size ?? stored.size) === stored.size)
+        return { size: stored.size, origin: 'hit' };
     }
-    return { ...(await upstream.blobSize(target, digest, signal)), origin: 'miss' };
+    const { size } = await trouble.around(() => upstream.blobSize(target, digest, signal));
+    return { size, origin: 'miss' };
   }
 
   /** Resolves when no fill uses the spool directory any more; the signal is to be aborted before. */
   async close(): Promise<void> {
     await Promise.allSettled([...this.#fills.values()].map(({ fill }) => fill.done));
+    await this.#hashes.close();
   }
 
-  #running(digest: Digest): RunningFill | undefined {
-    const running = this.#fills.get(digest);
+  #running(target: Target, digest: Digest): RunningFill | undefined {
+    const running = this.#fills.get(fillKey(target, digest));
     return running?.fill.joinable === true ? running : undefined;
   }
 
   #start(target: Target, digest: Digest): Fill {
-    const { store, upstream, spoolDirectory, signal, log } = this.#options;
+    const { store, spoolDirectory, signal, log } = this.#options;
     const fill = new Fill({
       digest,
       directory: spoolDirectory,
-      fetch: (offset, fillSignal) => upstream.blob(target, digest, offset, fillSignal),
-      keep: async (path) => {
+      budget: this.#budget,
+      hashes: this.#hashes,
+      fetch: this.#fetch(target, digest),
+      keep: async (path, size) => {
         await store.putFile(digest, path);
-        await this.#putLink(target, digest);
+        await this.#links.put(target, digest, { size });
       },
+      without: (range, write, readerSignal) => this.#passThrough(target, digest, range, write, readerSignal),
+      onKeepFailed: (error, pause) =>
+        log.error(
+          { err: error, digest, pause },
+          'the store did not take a blob; it is served from the spool and offered again',
+        ),
       signal,
     });
-    this.#fills.set(digest, { fill, name: nameOf(target) });
+    const running = { fill, name: nameOf(target) };
+    const key = fillKey(target, digest);
+    this.#fills.set(key, running);
     fill.done
       .catch((error: unknown) =>
-        log.warn({ err: error, repository: nameOf(target), digest }, 'the blob was not stored'),
+        log.warn({ err: error, repository: running.name, digest }, 'the blob was not stored'),
       )
-      .finally(() => this.#fills.delete(digest));
+      .finally(() => {
+        if (this.#fills.get(key) === running) this.#fills.delete(key);
+      });
     return fill;
   }
 
-  async #isLinked(target: Target, digest: Digest): Promise<boolean> {
-    const name = digestName(target, digest);
-    if (this.#links.get(name) === true) return true;
-    const linked = (await this.#options.store.link(keyOf(target), digest)) !== undefined;
-    if (linked) this.#links.set(name, true);
-    return linked;
+  #fetch(target: Target, digest: Digest): (offset: number, signal: AbortSignal) => Promise<UpstreamBody> {
+    return (offset, signal) => this.#options.upstream.blob(target, digest, offset, signal);
   }
 
-  async #confirm(target: Target, digest: Digest): Promise<void> {
+  /** The reader of a running fill; when the local disk has no room for it, one that does without. */
+  async #join(fill: Fill, target: Target, digest: Digest): Promise<BlobAnswer> {
+    try {
+      return { blob: await fill.reader(), origin: 'miss' };
+    } catch (error) {
+      if (!(error instanceof SpoolFull)) throw error;
+      this.#options.log.warn(
+        { err: error, digest },
+        'no room to spool a blob; it is streamed through and not stored',
+      );
+    }
     const { upstream, signal } = this.#options;
-    await upstream.blobSize(target, digest, signal);
-    await this.#putLink(target, digest);
+    const { size } = await upstream.blobSize(target, digest, signal);
+    if (size === undefined)
+      throw unavailable(target.upstream, 'it does not tell the size of a blob for which there is no room');
+    const copyTo: StoredBlob['copyTo'] = (write, range, readerSignal) =>
+      this.#passThrough(target, digest, range, write, readerSignal);
+    return { blob: { size, copyTo, close: () => Promise.resolve() }, origin: 'miss' };
   }
 
-  async #putLink(target: Target, digest: Digest): Promise<void> {
-    const { store } = this.#options;
-    if (!(await this.#isLinked(target, digest))) await store.putLink(keyOf(target), digest, {});
-    this.#links.set(digestName(target, digest), true);
+  async #passThrough(
+    target: Target,
+    digest: Digest,
+    range: ByteRange,
+    write: Write,
+    readerSignal: AbortSignal,
+  ): Promise<void> {
+    const signal = AbortSignal.any([this.#options.signal, readerSignal]);
+    await passThrough({ digest, fetch: this.#fetch(target, digest), range, write, signal });
   }
+
+  /** A stored blob whose rest comes from the upstream when the store fails amid it. */
+  #mended(stored: StoredBlob, target: Target, digest: Digest): StoredBlob {
+    return {
+      size: stored.size,
+      close: () => stored.close(),
+      copyTo: async (write, range, signal) => {
+        let { start } = range;
+        const counted: Write = async (chunk) => {
+          await write(chunk);
+          start += chunk.length;
+        };
+        try {
+          await stored.copyTo(counted, range, signal);
+        } catch (error) {
+          if (signal.aborted) throw error;
+          this.#options.log.error(
+            { err: error, digest },
+            'the store failed amid a blob; the rest comes from the upstream',
+          );
+          await this.#passThrough(target, digest, { start, end: range.end }, write, signal);
+        }
+      },
+    };
+  }
+
+  /** Asks whether the repository has the blob. @throws UpstreamFailure when it has not. */
+  async #confirm(target: Target, digest: Digest): Promise<void> {
+    const { upstream, signal, log } = this.#options;
+    try {
+      await upstream.blobSize(target, digest, signal);
+    } catch (error) {
+      if (!(error instanceof UpstreamFailure) || error.status === 404 || error.kind === 'limited')
+        throw error;
+      // Some registries, or what they redirect to, answer GET alone.
+      (await upstream.blob(target, digest, 0, signal)).cancel();
+    }
+    await this.#links.put(target, digest, {}).catch((error: unknown) => {
+      log.error(
+        { err: error, digest },
+        'the store did not take a link; the upstream is asked again next time',
+      );
+    });
+  }
+}
+
+interface Wanted {
+  readonly target: Target;
+  readonly digest: Digest;
+  readonly asked: AskedRange | undefined;
+  readonly trouble: StoreTrouble;
+}
+
+function fillKey({ upstream }: Target, digest: Digest): string {
+  return `${upstream.host} ${digest}`;
 }

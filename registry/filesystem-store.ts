@@ -17,28 +17,18 @@ import { algorithmOf, type Digest, hexOf, parseDigest } from '../oci/digest.ts';
 import { parseJson } from '../oci/json.ts';
 import { codeOf } from '../process/file-problem.ts';
 import { copyFile } from './file-copy.ts';
-import type { Link, RepositoryKey, Store, StoredBlob, TagRecord } from './store.ts';
+import { parseLink, parseReferrersRecord, parseTag } from './records.ts';
+import type { Link, ReferrersRecord, RepositoryKey, Store, StoredBlob, TagRecord } from './store.ts';
 
 const LAYOUT = { layout: 'weir-filesystem-store', version: 1 } as const;
 const layoutSchema = z.object({ layout: z.literal(LAYOUT.layout), version: z.literal(LAYOUT.version) });
-const linkSchema = z.object({ mediaType: z.string().optional() });
-const tagSchema = z.object({
-  digest: z.string().transform((text, context) => {
-    const digest = parseDigest(text);
-    if (digest !== undefined) return digest;
-    context.addIssue({ code: 'custom', message: 'no digest' });
-    return z.NEVER;
-  }),
-  checkedAt: z.number(),
-});
-
 /** Whatever has not been written to for so long was left by a process that is gone. */
 const ABANDONED_AFTER_MS = 600_000;
 
 /**
  * The store in a directory: `blobs/<algorithm>/<two digits>/<hex>`, and for each repository
- * `repositories/<host>/<name>/_links/<algorithm>/<hex>` and `…/_tags/<tag>`. No component of a repository name
- * begins with `_`, so the two never meet. Every file is complete from the moment at which it has its name.
+ * `repositories/<host>/<name>/_links/<algorithm>/<hex>` and `…/_tags/<tag>`, and `…/_referrers/<algorithm>/<hex>`. No component of a
+ * repository name begins with `_`, so they never meet. Every file is complete from the moment at which it has its name.
  */
 export class FilesystemStore implements Store {
   readonly #root: string;
@@ -105,9 +95,7 @@ export class FilesystemStore implements Store {
 
   async link(key: RepositoryKey, digest: Digest): Promise<Link | undefined> {
     const path = join(this.#repositoryPath(key), '_links', algorithmOf(digest), hexOf(digest));
-    const { mediaType } = (await this.#readRecord(path, linkSchema)) ?? { mediaType: null };
-    if (mediaType === null) return undefined;
-    return mediaType === undefined ? {} : { mediaType };
+    return await this.#readRecord(path, parseLink);
   }
 
   async putLink(key: RepositoryKey, digest: Digest, record: Link): Promise<void> {
@@ -116,11 +104,41 @@ export class FilesystemStore implements Store {
   }
 
   async tag(key: RepositoryKey, tag: string): Promise<TagRecord | undefined> {
-    return await this.#readRecord(join(this.#repositoryPath(key), '_tags', tag), tagSchema);
+    return await this.#readRecord(this.#tagPath(key, tag), parseTag);
   }
 
   async putTag(key: RepositoryKey, tag: string, record: TagRecord): Promise<void> {
-    await this.#writeFile(join(this.#repositoryPath(key), '_tags', tag), JSON.stringify(record));
+    await this.#writeFile(this.#tagPath(key, tag), JSON.stringify(record));
+  }
+
+  async removeTag(key: RepositoryKey, tag: string): Promise<void> {
+    await rm(this.#tagPath(key, tag), { force: true });
+  }
+
+  async remove(digest: Digest): Promise<void> {
+    await rm(this.#blobPath(digest), { force: true });
+  }
+
+  async *digests(): AsyncIterable<Digest> {
+    const root = join(this.#root, 'blobs');
+    for (const algorithm of (await orAbsent(readdir(root))) ?? [])
+      for (const directory of (await orAbsent(readdir(join(root, algorithm)))) ?? [])
+        for (const hex of (await orAbsent(readdir(join(root, algorithm, directory)))) ?? []) {
+          const digest = parseDigest(`${algorithm}:${hex}`);
+          if (digest !== undefined) yield digest;
+        }
+  }
+
+  async referrers(key: RepositoryKey, subject: Digest): Promise<ReferrersRecord | undefined> {
+    return await this.#readRecord(this.#referrersPath(key, subject), parseReferrersRecord);
+  }
+
+  async putReferrers(key: RepositoryKey, subject: Digest, record: ReferrersRecord): Promise<void> {
+    await this.#writeFile(this.#referrersPath(key, subject), JSON.stringify(record));
+  }
+
+  #referrersPath(key: RepositoryKey, subject: Digest): string {
+    return join(this.#repositoryPath(key), '_referrers', algorithmOf(subject), hexOf(subject));
   }
 
   #blobPath(digest: Digest): string {
@@ -130,6 +148,10 @@ export class FilesystemStore implements Store {
 
   #repositoryPath({ host, repository }: RepositoryKey): string {
     return join(this.#root, 'repositories', host, repository);
+  }
+
+  #tagPath(key: RepositoryKey, tag: string): string {
+    return join(this.#repositoryPath(key), '_tags', tag);
   }
 
   #temporaryPath(): string {
@@ -168,10 +190,9 @@ export class FilesystemStore implements Store {
     }
   }
 
-  /** A record that cannot be read as one is as good as none: it is made anew from the upstream. */
-  async #readRecord<T>(path: string, schema: z.ZodType<T>): Promise<T | undefined> {
+  async #readRecord<T>(path: string, parse: (text: string) => T | undefined): Promise<T | undefined> {
     const text = await orAbsent(readFile(path, 'utf8'));
-    return text === undefined ? undefined : schema.safeParse(parseJson(text)).data;
+    return text === undefined ? undefined : parse(text);
   }
 }
 

@@ -1,59 +1,74 @@
-import { randomUUID } from 'node:crypto';
-import { type FileHandle, open, rm } from 'node:fs/promises';
-import { join } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
-import { algorithmOf, type Digest, hasherFor } from '../oci/digest.ts';
-import { copyFile } from './file-copy.ts';
+import { algorithmOf, type Digest } from '../oci/digest.ts';
+import type { HashPool } from './hash-pool.ts';
+import { Spool, SpoolFull } from './spool.ts';
+import type { SpoolBudget } from './spool-budget.ts';
 import type { ByteRange, StoredBlob, Write } from './store.ts';
+import { WrongBody } from './wrong-body.ts';
 
 /** The bytes of a blob from an offset on, as the upstream sends them. */
 export interface UpstreamBody {
   /** Of the whole blob; `undefined` when the upstream does not say. */
   readonly size: number | undefined;
   readonly chunks: AsyncIterable<Uint8Array>;
+  /** Closes the connection of a body that is not read to its end. */
+  cancel(): void;
+  /** Has another source asked for this blob next time, where there is one: these bytes are wrong. */
+  distrust(): void;
 }
 
 export interface FillOptions {
   readonly digest: Digest;
   /** Directory of the spool file. */
   readonly directory: string;
+  readonly budget: SpoolBudget;
+  readonly hashes: HashPool;
   /** Asks the upstream for the blob from this offset on; called again, with a later one, when a body breaks off. */
   readonly fetch: (offset: number, signal: AbortSignal) => Promise<UpstreamBody>;
   /** Takes the spool file in, after its digest matched and while readers still follow it. */
-  readonly keep: (path: string) => Promise<void>;
-  /** The blob is asked for no longer than this. */
+  readonly keep: (path: string, size: number) => Promise<void>;
+  /** Serves a reader whose fill the local disk has failed, from the byte at which it stands. */
+  readonly without: (range: ByteRange, write: Write, signal: AbortSignal) => Promise<void>;
+  /** Is told when the store did not take the blob; it is offered again after `pause` milliseconds. */
+  readonly onKeepFailed: (error: unknown, pause: number) => void;
+  /** Ends the fill. */
   readonly signal: AbortSignal;
 }
 
 /** A body that breaks off is asked for again from where it ended, this often without a byte between. */
 const MAX_FRUITLESS_TRIES = 3;
 const RETRY_PAUSE_MS = 300;
+/** A body that brings less than this in the time below is broken off, and asked for again elsewhere. */
+const MIN_PROGRESS_BYTES = 32 * 1024;
+const PROGRESS_PERIOD_MS = 30_000;
+/** A store that fails is offered the blob again after these pauses; readers are served from the spool meanwhile. */
+const KEEP_PAUSES_MS = [1_000, 2_000, 4_000, 8_000, 15_000, 30_000, 60_000];
 
 /**
  * One reading of a blob from its upstream, which spools to a local file and feeds any number of readers.
  * It does not depend on any of them: a client that leaves stops nothing.
  *
  * Until the digest has matched, the last byte is withheld from every reader, so that no client ever completes a
- * body that is wrong. When it does not match, their connections are cut and nothing is kept.
+ * whole body that is wrong; a Range that ends before is unverified by nature. When the digest does not match, their
+ * connections are cut and nothing is kept.
  */
 export class Fill {
   readonly #options: FillOptions;
-  readonly #path: string;
-  #file: FileHandle | undefined;
+  #spool: Spool | undefined;
   #size: number | undefined;
-  #written = 0;
+  #started = false;
   #verified = false;
+  #finished = false;
   #error: Error | undefined;
   #readers = 0;
-  #finished = false;
+  /** Those that the bytes came from. */
+  readonly #bodies: UpstreamBody[] = [];
   #progress = Promise.withResolvers<void>();
-  #started = false;
   /** Settles when the blob is in the store, or the fill has failed. Whoever starts a fill handles it. */
   readonly done: Promise<void>;
 
   constructor(options: FillOptions) {
     this.#options = options;
-    this.#path = join(options.directory, `${randomUUID()}.spool`);
     this.done = this.#run();
   }
 
@@ -66,7 +81,7 @@ export class Fill {
    * A reader, once the upstream has begun to answer. When it did not tell the blob's size, that is once the
    * blob is complete: no other moment knows where a body ends.
    *
-   * @throws Error of the upstream.
+   * @throws Error of the upstream; SpoolFull when there is no room for the blob.
    */
   async reader(): Promise<StoredBlob> {
     this.#readers += 1;
@@ -74,9 +89,8 @@ export class Fill {
       // An empty body has no last byte to withhold, so it waits as well.
       while (!this.#started || this.#size === undefined || (this.#size === 0 && !this.#verified))
         await this.#more();
-      const size = this.#size;
       return {
-        size,
+        size: this.#size,
         copyTo: (write, range, signal) => this.#copyTo(write, range, signal),
         close: () => this.#leave(),
       };
@@ -87,8 +101,18 @@ export class Fill {
   }
 
   async #copyTo(write: Write, range: ByteRange, signal: AbortSignal): Promise<void> {
-    if (this.#file === undefined) throw new Error('the fill has ended');
-    await copyFile(this.#file, range, write, (offset) => this.#readable(offset), signal);
+    if (this.#spool === undefined) throw new Error('the fill has ended');
+    let { start } = range;
+    const counted: Write = async (chunk) => {
+      await write(chunk);
+      start += chunk.length;
+    };
+    try {
+      await this.#spool.copyTo(range, counted, (offset) => this.#readable(offset), signal);
+    } catch (error) {
+      if (!(error instanceof SpoolFull) || signal.aborted) throw error;
+      await this.#options.without({ start, end: range.end }, write, signal);
+    }
   }
 
   async #leave(): Promise<void> {
@@ -100,7 +124,8 @@ export class Fill {
   async #readable(offset: number): Promise<number> {
     for (;;) {
       if (this.#error !== undefined) throw this.#error;
-      const limit = this.#verified ? this.#written : this.#written - 1;
+      const written = this.#spool?.written ?? 0;
+      const limit = this.#verified ? written : written - 1;
       if (limit > offset) return limit;
       await this.#more();
     }
@@ -118,12 +143,19 @@ export class Fill {
   }
 
   async #run(): Promise<void> {
+    const { digest, directory, hashes, budget } = this.#options;
+    const account = budget.open();
     try {
-      this.#file = await open(this.#path, 'wx+');
-      await this.#spool(this.#file);
+      const spool = await Spool.open(directory, hashes, algorithmOf(digest), () => this.#advance());
+      this.#spool = spool;
+      await this.#read(spool, account);
+      const found = await spool.digest();
+      if (found !== digest) for (const body of this.#bodies) body.distrust();
+      if (found !== digest) throw new WrongBody(`the upstream sent ${found} for ${digest}`);
+      this.#size = spool.written;
       this.#verified = true;
       this.#advance();
-      await this.#options.keep(this.#path);
+      await this.#keep(spool.path, spool.written);
     } catch (error) {
       // Readers of verified bytes are served to the end, whatever becomes of the store.
       if (!this.#verified) this.#error = error instanceof Error ? error : new Error(String(error));
@@ -131,40 +163,49 @@ export class Fill {
       throw error;
     } finally {
       this.#finished = true;
-      await rm(this.#path, { force: true });
+      await this.#spool?.unlink();
+      account.close();
       await this.#release();
     }
   }
 
-  async #spool(file: FileHandle): Promise<void> {
-    const { digest, signal } = this.#options;
-    const hasher = hasherFor(algorithmOf(digest));
+  /** Reads the upstream to the end of the body, over as many connections as that takes. */
+  async #read(spool: Spool, account: ReturnType<SpoolBudget['open']>): Promise<void> {
+    const { fetch, signal } = this.#options;
+    let taken = 0;
     let fruitless = 0;
     for (;;) {
-      const before = this.#written;
+      const before = taken;
       try {
-        const body = await this.#options.fetch(this.#written, signal);
-        this.#begin(body);
-        for await (const chunk of body.chunks) {
-          hasher.update(chunk);
-          await writeAll(file, chunk, this.#written);
-          this.#written += chunk.length;
-          this.#refuseExcess();
-          this.#advance();
+        const body = await fetch(taken, signal);
+        this.#bodies.push(body);
+        const pace = keepPace(body, () => taken);
+        try {
+          this.#begin(body);
+          account.reserve(this.#size ?? 0);
+          for await (const chunk of body.chunks) {
+            taken += chunk.length;
+            if (this.#size !== undefined && taken > this.#size)
+              throw new WrongBody(`the body is longer than the ${this.#size} bytes that were told`);
+            account.cover(taken);
+            await spool.append(chunk);
+          }
+        } finally {
+          clearInterval(pace);
+          body.cancel();
         }
-        if (this.#size !== undefined && this.#written < this.#size)
-          throw new Error(`the body ended after ${this.#written} of ${this.#size} bytes`);
-        break;
+        if (this.#size === undefined || taken === this.#size) return;
+        throw new Error(`the body ended after ${taken} of ${this.#size} bytes`);
       } catch (error) {
-        fruitless = this.#written > before ? 0 : fruitless + 1;
-        if (before === 0 && this.#written === 0) throw error;
-        if (signal.aborted || fruitless >= MAX_FRUITLESS_TRIES || error instanceof WrongBody) throw error;
+        if (taken === 0 || signal.aborted || error instanceof WrongBody || error instanceof SpoolFull)
+          throw error;
+        fruitless = taken - before > MIN_PROGRESS_BYTES ? 0 : fruitless + 1;
+        if (fruitless >= MAX_FRUITLESS_TRIES) throw error;
+        // Without this, bytes that still wait for the disk would be counted and lost when it fails.
+        await spool.flush();
         await setTimeout(fruitless * RETRY_PAUSE_MS, undefined, { signal });
       }
     }
-    const found = `${algorithmOf(digest)}:${hasher.digest('hex')}`;
-    if (found !== digest) throw new WrongBody(`the upstream sent ${found} for ${digest}`);
-    this.#size = this.#written;
   }
 
   #begin(body: UpstreamBody): void {
@@ -175,28 +216,33 @@ export class Fill {
     this.#advance();
   }
 
-  #refuseExcess(): void {
-    if (this.#size !== undefined && this.#written > this.#size)
-      throw new WrongBody(`the body is longer than the ${this.#size} bytes that were told`);
+  async #keep(path: string, size: number): Promise<void> {
+    const { keep, onKeepFailed, signal } = this.#options;
+    for (const pause of KEEP_PAUSES_MS) {
+      try {
+        await keep(path, size);
+        return;
+      } catch (error) {
+        onKeepFailed(error, pause);
+        await setTimeout(pause, undefined, { signal });
+      }
+    }
+    await keep(path, size);
   }
 
   async #release(): Promise<void> {
     if (!this.#finished || this.#readers > 0) return;
-    const file = this.#file;
-    this.#file = undefined;
-    await file?.close();
+    const spool = this.#spool;
+    this.#spool = undefined;
+    await spool?.close();
   }
 }
 
-/** What came is not what was asked for: asking for the rest of it is of no use. */
-export class WrongBody extends Error {
-  override readonly name = 'WrongBody';
-}
-
-async function writeAll(file: FileHandle, chunk: Uint8Array, position: number): Promise<void> {
-  let done = 0;
-  while (done < chunk.length) {
-    const { bytesWritten } = await file.write(chunk, done, chunk.length - done, position + done);
-    done += bytesWritten;
-  }
+/** Breaks off a body that drips: whoever waits for it would wait for ever. */
+function keepPace(body: UpstreamBody, taken: () => number): NodeJS.Timeout {
+  let before = taken();
+  return setInterval(() => {
+    if (taken() - before < MIN_PROGRESS_BYTES) body.cancel();
+    before = taken();
+  }, PROGRESS_PERIOD_MS);
 }

@@ -1,27 +1,22 @@
-import { setTimeout } from 'node:timers/promises';
 import { LRUCache } from 'lru-cache';
 import type { Logger } from 'pino';
 import { MANIFEST_TYPES } from '../oci/descriptor.ts';
-import { algorithmOf, type Digest, digestOf, parseDigest } from '../oci/digest.ts';
-import { manifestType } from '../oci/manifest.ts';
+import { algorithmOf, type Digest, digestOf } from '../oci/digest.ts';
 import { SingleFlight } from './single-flight.ts';
-import type { Store, StoredBlob, TagRecord } from './store.ts';
+import { readSmallBlob } from './small-blob.ts';
+import type { Store, TagRecord } from './store.ts';
+import { StoreTrouble } from './store-trouble.ts';
 import { digestName, keyOf, nameOf, type Target } from './target.ts';
-import { MAX_MANIFEST_BYTES, type UpstreamClient } from './upstream.ts';
+import { MAX_MANIFEST_BYTES, type Manifest, type UpstreamClient } from './upstream.ts';
 import { UpstreamFailure, unavailable } from './upstream-failure.ts';
+import { within } from './within.ts';
 
 const MEMORY_BYTES = 64 * 1024 * 1024;
 const MAX_TAGS = 20_000;
-/** A tag that is known is not waited for longer than this; the known answer goes out instead. */
-const STALE_AFTER_MS = 3_000;
+/** Of the types that one client names. */
+const MAX_ACCEPTED = 16;
 /** An upstream that failed for a tag is not asked for it again within this time. */
 const RETRY_AFTER_MS = 10_000;
-
-export interface Manifest {
-  readonly digest: Digest;
-  readonly mediaType: string;
-  readonly bytes: Buffer;
-}
 
 export interface ManifestAnswer {
   readonly manifest: Manifest;
@@ -29,9 +24,10 @@ export interface ManifestAnswer {
    * - `hit`: known, and for a tag confirmed within its time to live;
    * - `miss`: fetched for this request;
    * - `revalidated`: the upstream confirmed the tag for this request;
+   * - `revalidating`: the upstream is being asked, the known answer went out meanwhile;
    * - `stale`: the upstream could not confirm the tag.
    */
-  readonly origin: 'hit' | 'miss' | 'revalidated' | 'stale';
+  readonly origin: 'hit' | 'miss' | 'revalidated' | 'revalidating' | 'stale';
   /** Milliseconds since the upstream last confirmed the tag. */
   readonly age: number;
 }
@@ -42,6 +38,8 @@ interface Resolution {
   readonly age: number;
   /** The manifest, where resolving the tag fetched it. */
   readonly manifest?: Manifest;
+  /** Its type, where the tag's record has it. */
+  readonly mediaType?: string | undefined;
 }
 
 export interface ManifestCacheOptions {
@@ -64,13 +62,34 @@ export class ManifestCache {
   readonly #fetches = new SingleFlight<Manifest>();
   readonly #resolutions = new SingleFlight<Resolution>();
 
+  /** What is being written to the store. */
+  readonly #keeping = new Set<Promise<void>>();
+
   constructor(options: ManifestCacheOptions) {
     this.#options = options;
   }
 
+  /** Resolves when nothing is being written to the store any more. */
+  async close(): Promise<void> {
+    await Promise.all(this.#keeping);
+  }
+
   /** @throws UpstreamFailure, or Error of the store. */
   async byDigest(target: Target, digest: Digest, accept: string): Promise<ManifestAnswer> {
-    const known = await this.#known(target, digest);
+    const trouble = new StoreTrouble(this.#options.log);
+    return trouble.around(() => this.#byDigest(target, digest, accept, trouble));
+  }
+
+  async #byDigest(
+    target: Target,
+    digest: Digest,
+    accept: string,
+    trouble: StoreTrouble,
+    mediaType?: string,
+  ): Promise<ManifestAnswer> {
+    const stored = await this.#known(target, digest, trouble, mediaType);
+    // Somebody else may have fetched it meanwhile.
+    const known = stored ?? this.#manifests.get(digestName(target, digest));
     if (known !== undefined) return { manifest: known, origin: 'hit', age: 0 };
     const manifest = await this.#fetches.run(digestName(target, digest), () =>
       this.#fetch(target, digest, accept),
@@ -80,39 +99,55 @@ export class ManifestCache {
 
   /** @throws UpstreamFailure, or Error of the store. */
   async byTag(target: Target, tag: string, accept: string): Promise<ManifestAnswer> {
-    const { digest, origin, age, manifest } = await this.#resolve(target, tag, accept);
+    const trouble = new StoreTrouble(this.#options.log);
+    return trouble.around(() => this.#byTag(target, tag, accept, trouble));
+  }
+
+  async #byTag(target: Target, tag: string, accept: string, trouble: StoreTrouble): Promise<ManifestAnswer> {
+    const { digest, origin, age, manifest, mediaType } = await this.#resolve(target, tag, accept, trouble);
     if (manifest !== undefined) return { manifest, origin, age };
-    const found = await this.byDigest(target, digest, accept);
+    const found = await this.#byDigest(target, digest, accept, trouble, mediaType);
     return { manifest: found.manifest, origin: found.origin === 'miss' ? 'miss' : origin, age };
   }
 
-  async #resolve(target: Target, tag: string, accept: string): Promise<Resolution> {
+  async #resolve(target: Target, tag: string, accept: string, trouble: StoreTrouble): Promise<Resolution> {
     const name = `${nameOf(target)}:${tag}`;
-    const record = this.#tags.get(name) ?? (await this.#options.store.tag(keyOf(target), tag));
+    const stored = this.#tags.has(name)
+      ? undefined
+      : await trouble.read(this.#options.store.tag(keyOf(target), tag));
+    // Somebody else may have resolved it meanwhile.
+    const record = this.#tags.get(name) ?? stored;
     if (record !== undefined) this.#tags.set(name, record);
     const age = record === undefined ? Number.POSITIVE_INFINITY : Date.now() - record.checkedAt;
+    const { ttl, staleWhileRevalidate, budget } = target.upstream.tags;
     // A clock that was set back makes nothing fresh.
-    if (record !== undefined && age >= 0 && age < target.upstream.tagTtl)
-      return { digest: record.digest, origin: 'hit', age };
+    const isYounger = (limit: number): boolean => age >= 0 && age < limit;
+    if (record !== undefined && isYounger(ttl)) return { ...record, origin: 'hit', age };
+    if (record !== undefined && this.#failures.has(name)) return { ...record, origin: 'stale', age };
 
     const asked = this.#resolutions.run(name, () => this.#revalidate(target, tag, record, accept));
     if (record === undefined) return asked;
+    if (isYounger(ttl + staleWhileRevalidate)) {
+      this.#goOn(asked, name);
+      return { ...record, origin: 'revalidating', age };
+    }
     try {
-      const waiting = new AbortController();
-      const late = setTimeout(STALE_AFTER_MS, undefined, { signal: waiting.signal }).then(() => undefined);
-      const resolution = await Promise.race([asked, late.catch(() => undefined)]).finally(() =>
-        waiting.abort(),
-      );
+      const resolution = await within(budget, asked);
       if (resolution !== undefined) return resolution;
-      // Nobody waits for the answer any more, but it is still wanted.
-      asked.catch((error: unknown) =>
-        this.#options.log.warn({ err: error, tag: name }, 'tag was not confirmed'),
-      );
+      this.#goOn(asked, name);
+      this.#failures.set(name, unavailable(target.upstream, `it did not confirm a tag within ${budget} ms`));
     } catch (error) {
       if (!(error instanceof UpstreamFailure) || error.kind === 'absent') throw error;
-      this.#options.log.warn({ err: error, tag: name }, 'upstream failed, the known tag is served');
+      this.#options.log.warn({ err: error, tag: name }, 'the upstream failed, the known tag is served');
     }
-    return { digest: record.digest, origin: 'stale', age };
+    return { ...record, origin: 'stale', age };
+  }
+
+  /** Nobody waits for this answer any more, but it is still wanted. */
+  #goOn(asked: Promise<unknown>, name: string): void {
+    asked.catch((error: unknown) =>
+      this.#options.log.warn({ err: error, tag: name }, 'a tag was not confirmed'),
+    );
   }
 
   async #revalidate(
@@ -123,40 +158,60 @@ export class ManifestCache {
   ): Promise<Resolution> {
     const { store, upstream, signal } = this.#options;
     const name = `${nameOf(target)}:${tag}`;
-    const failed = this.#failures.get(name);
-    if (failed !== undefined && record !== undefined) throw failed;
     try {
       const told = record && (await upstream.resolve(target, tag, acceptOf(accept), signal));
       const unchanged = record !== undefined && told === record.digest;
       const manifest = unchanged ? undefined : await this.#fetch(target, tag, accept);
       const digest = manifest?.digest ?? record?.digest;
       if (digest === undefined) throw new Error(`${name} resolved to nothing`);
-      const confirmed: TagRecord = { digest, checkedAt: Date.now() };
+      const mediaType = manifest?.mediaType ?? record?.mediaType;
+      const type = mediaType === undefined ? {} : { mediaType };
+      const confirmed: TagRecord = { digest, checkedAt: Date.now(), ...type };
       this.#tags.set(name, confirmed);
-      await this.#keep(name, () => store.putTag(keyOf(target), tag, confirmed));
-      return { digest, origin: unchanged ? 'revalidated' : 'miss', age: 0, ...(manifest && { manifest }) };
+      this.#failures.delete(name);
+      this.#keep(name, () => store.putTag(keyOf(target), tag, confirmed));
+      return {
+        digest,
+        origin: unchanged ? 'revalidated' : 'miss',
+        age: 0,
+        ...type,
+        ...(manifest && { manifest }),
+      };
     } catch (error) {
-      if (error instanceof UpstreamFailure) this.#failures.set(name, error);
+      if (error instanceof UpstreamFailure && error.kind === 'absent' && record !== undefined) {
+        // Gone for good: it must not come back as stale when the upstream fails later.
+        this.#tags.delete(name);
+        this.#keep(name, () => store.removeTag(keyOf(target), tag));
+      } else if (error instanceof UpstreamFailure && error.kind !== 'absent') this.#failures.set(name, error);
       throw error;
     }
   }
 
   /** From memory or the store, as far as it was pulled under this repository. */
-  async #known(target: Target, digest: Digest): Promise<Manifest | undefined> {
+  async #known(
+    target: Target,
+    digest: Digest,
+    trouble: StoreTrouble,
+    typeOfTag: string | undefined,
+  ): Promise<Manifest | undefined> {
     const name = digestName(target, digest);
     const inMemory = this.#manifests.get(name);
     if (inMemory !== undefined) return inMemory;
     const { store, log } = this.#options;
-    const link = await store.link(keyOf(target), digest);
-    const blob = link?.mediaType === undefined ? undefined : await store.open(digest);
-    if (link?.mediaType === undefined || blob === undefined) return undefined;
+    // A tag's record says of its repository what the link would.
+    const mediaType = typeOfTag ?? (await trouble.read(store.link(keyOf(target), digest)))?.mediaType;
+    const blob = mediaType === undefined ? undefined : await trouble.read(store.open(digest));
+    if (mediaType === undefined || blob === undefined) return undefined;
     try {
-      const bytes = blob.size > MAX_MANIFEST_BYTES ? Buffer.alloc(0) : await readWhole(blob);
+      const bytes =
+        blob.size > MAX_MANIFEST_BYTES ? Buffer.alloc(0) : await trouble.read(readSmallBlob(blob));
+      if (bytes === undefined) return undefined;
       if (digestOf(bytes, algorithmOf(digest)) !== digest) {
-        log.error({ digest }, 'the stored manifest is damaged and is fetched again');
+        log.error({ digest }, 'a stored manifest is damaged; it is fetched again');
+        await trouble.read(store.remove(digest).then(() => undefined));
         return undefined;
       }
-      const manifest = { digest, mediaType: link.mediaType, bytes };
+      const manifest = { digest, mediaType, bytes };
       this.#manifests.set(name, manifest);
       return manifest;
     } finally {
@@ -166,64 +221,36 @@ export class ManifestCache {
 
   async #fetch(target: Target, reference: string, accept: string): Promise<Manifest> {
     const { store, upstream, signal } = this.#options;
-    const {
-      bytes,
-      mediaType: contentType,
-      digest: told,
-    } = await upstream.manifest(target, reference, acceptOf(accept), signal);
-    const wanted = parseDigest(reference) ?? (told === undefined ? undefined : parseDigest(told));
-    const digest = digestOf(bytes, wanted === undefined ? 'sha256' : algorithmOf(wanted));
-    if (wanted !== undefined && digest !== wanted)
-      throw unavailable(target.upstream, `it sent ${digest} for the manifest ${wanted}`, { reached: true });
-    const mediaType = typeOf(target, bytes, contentType);
-    const manifest = { digest, mediaType, bytes };
-    this.#manifests.set(digestName(target, digest), manifest);
-    await this.#keep(digestName(target, digest), async () => {
+    const manifest = await upstream.manifest(target, reference, acceptOf(accept), signal);
+    const { digest, mediaType, bytes } = manifest;
+    const name = digestName(target, digest);
+    this.#manifests.set(name, manifest);
+    this.#keep(name, async () => {
       await store.put(digest, bytes);
-      await store.putLink(keyOf(target), digest, { mediaType });
+      await store.putLink(keyOf(target), digest, { mediaType, size: bytes.length });
     });
     return manifest;
   }
 
-  /** What cannot be kept is served all the same. */
-  async #keep(what: string, write: () => Promise<void>): Promise<void> {
-    try {
-      await write();
-    } catch (error) {
-      this.#options.log.error({ err: error, what }, 'the store failed; served without keeping it');
-    }
-  }
-}
-
-function typeOf(target: Target, bytes: Buffer, contentType: string | undefined): string {
-  try {
-    return manifestType(bytes, contentType);
-  } catch (cause) {
-    throw unavailable(target.upstream, 'it sent no manifest', { reached: true, cause });
+  /** Nobody waits for the store, and what it does not take is served all the same. */
+  #keep(what: string, write: () => Promise<void>): void {
+    const keeping = write()
+      .catch((error: unknown) =>
+        this.#options.log.error({ err: error, what }, 'the store failed; served without keeping it'),
+      )
+      .finally(() => this.#keeping.delete(keeping));
+    this.#keeping.add(keeping);
   }
 }
 
 /**
- * What the upstream may answer with: all that the client names and all that there is. A tag then stands for
- * what the registry really holds, whichever client asked first.
+ * What the upstream may answer with: all that there is, and what the client names beyond that. A tag then stands
+ * for what the registry really holds, whichever client asked first.
  */
 function acceptOf(accept: string): string {
   const named = accept
-    .split(',')
-    .map((type) => type.trim())
-    .filter((type) => type !== '' && type !== '*/*');
-  return [...new Set([...named, ...MANIFEST_TYPES])].join(', ');
-}
-
-async function readWhole(blob: StoredBlob): Promise<Buffer> {
-  const bytes = Buffer.alloc(blob.size);
-  let length = 0;
-  if (blob.size === 0) return bytes;
-  const write = (chunk: Uint8Array): Promise<void> => {
-    bytes.set(chunk, length);
-    length += chunk.length;
-    return Promise.resolve();
-  };
-  await blob.copyTo(write, { start: 0, end: blob.size - 1 }, new AbortController().signal);
-  return bytes;
+    .split(',', MAX_ACCEPTED)
+    .map((type) => type.split(';', 1)[0]?.trim() ?? '')
+    .filter((type) => /^application\/[a-z0-9.+-]{1,100}$/.test(type));
+  return [...new Set([...MANIFEST_TYPES, ...named])].join(', ');
 }

@@ -6,12 +6,22 @@ import type { Config } from '../config/config.ts';
 import { MANIFEST_TYPES } from '../oci/descriptor.ts';
 import { RegistryError } from '../oci/errors.ts';
 import { AddressGuard } from './address-guard.ts';
-import { answerBlob, answerBlobHead, answerError, answerManifest, RangeOutside } from './answer.ts';
+import {
+  answerBlob,
+  answerBlobHead,
+  answerError,
+  answerManifest,
+  askedRange,
+  RangeOutside,
+} from './answer.ts';
 import { BlobCache } from './blob-cache.ts';
 import { DEFAULT_TIMEOUTS, Egress, type Timeouts } from './egress.ts';
 import { ManifestCache } from './manifest-cache.ts';
 import { type PullRequest, parsePull } from './pull-request.ts';
+import { answerReferrers } from './referrers-answer.ts';
+import { ReferrersCache } from './referrers-cache.ts';
 import type { Store } from './store.ts';
+import { StoreTroubleError } from './store-trouble.ts';
 import { UpstreamClient } from './upstream.ts';
 import { UpstreamFailure } from './upstream-failure.ts';
 
@@ -19,11 +29,15 @@ export interface RegistryOptions {
   readonly store: Store;
   /** Directory for blobs on their way into the store. */
   readonly spoolDirectory: string;
+  /** Bytes that blobs on their way may take there together. */
+  readonly spoolLimit: number;
   /** The configuration in force at the moment. */
   readonly config: () => Config;
   /** Whether a first path component may name an upstream; see {@link parsePull}. */
   readonly prefixes: boolean;
   readonly caDirectory?: string;
+  /** The docker config.json that holds what `credentials` names; read again for each request upstream. */
+  readonly dockerConfig?: string;
   /** Addresses that upstreams must not lead to, besides those of every machine. */
   readonly apiServers?: readonly string[];
   readonly timeouts?: Timeouts;
@@ -33,11 +47,15 @@ export interface RegistryOptions {
   readonly log: Logger;
 }
 
+/** Mirrors behind one another; more are a loop. */
+const MAX_HOPS = 8;
+
 /** The pull-through registry: what answers below `/v2/`. */
 export class Registry {
   readonly #options: RegistryOptions;
   readonly #manifests: ManifestCache;
   readonly #blobs: BlobCache;
+  readonly #referrers: ReferrersCache;
   readonly #egress: Egress;
   readonly #stop = new AbortController();
   readonly #instance = `weir-${randomUUID().slice(0, 8)}`;
@@ -46,7 +64,7 @@ export class Registry {
 
   constructor(options: RegistryOptions) {
     this.#options = options;
-    const { store, log, metrics, spoolDirectory } = options;
+    const { store, log, metrics, spoolDirectory, spoolLimit } = options;
     const guard = new AddressGuard(options.apiServers ?? []);
     this.#egress = new Egress({
       guard,
@@ -56,13 +74,15 @@ export class Registry {
     const upstream = new UpstreamClient({
       egress: this.#egress,
       guard,
+      dockerConfig: options.dockerConfig,
       metrics,
       product: options.product,
       via: `1.1 ${this.#instance}`,
     });
     const { signal } = this.#stop;
     this.#manifests = new ManifestCache({ store, upstream, log, signal });
-    this.#blobs = new BlobCache({ store, upstream, spoolDirectory, log, signal });
+    this.#blobs = new BlobCache({ store, upstream, spoolDirectory, spoolLimit, log, signal });
+    this.#referrers = new ReferrersCache({ store, upstream, log, signal });
     const registers = [metrics];
     this.#answers = new Counter({
       name: 'weir_registry_requests_total',
@@ -120,6 +140,7 @@ export class Registry {
   async close(): Promise<void> {
     this.#stop.abort(new Error('weir is stopping'));
     await this.#blobs.close();
+    await this.#manifests.close();
     await this.#egress.close();
   }
 
@@ -132,7 +153,8 @@ export class Registry {
         'this registry is a mirror for pulls: it answers GET and HEAD',
       );
     }
-    if (request.headers.via?.includes(this.#instance))
+    const via = request.headers.via ?? '';
+    if (via.includes(this.#instance) || via.split(',').length > MAX_HOPS)
       throw new RegistryError(
         508,
         'UNAVAILABLE',
@@ -159,7 +181,10 @@ export class Registry {
     note: Note,
   ): Promise<void> {
     const { upstream, repository } = pull;
-    const target = { config, upstream, repository };
+    // Which upstream was taken to be meant (OCI distribution specification, "Registry Proxying").
+    response.setHeader('oci-namespace', upstream.host);
+    const { via } = request.headers;
+    const target = { config, upstream, repository, ...(via === undefined ? {} : { via }) };
     if (pull.kind === 'manifest') {
       const accept = request.headers.accept ?? MANIFEST_TYPES.join(', ');
       const { reference } = pull;
@@ -172,13 +197,19 @@ export class Registry {
       answerManifest(request, response, answer);
       return;
     }
+    if (pull.kind === 'referrers') {
+      const answer = await this.#referrers.list(target, pull.digest);
+      note.cache = answer.origin;
+      answerReferrers(request, response, answer, pull.artifactType);
+      return;
+    }
     if (request.method === 'HEAD') {
       const { size, origin } = await this.#blobs.size(target, pull.digest);
       note.cache = origin;
       answerBlobHead(response, pull.digest, size, origin);
       return;
     }
-    const { blob, origin } = await this.#blobs.open(target, pull.digest);
+    const { blob, origin } = await this.#blobs.open(target, pull.digest, askedRange(request, pull.digest));
     note.cache = origin;
     try {
       await answerBlob(request, response, pull.digest, blob, origin);
@@ -195,12 +226,13 @@ export class Registry {
         note.kind === 'blob' ? 'BLOB_UNKNOWN' : 'MANIFEST_UNKNOWN',
         error.message,
       );
-    if (error instanceof UpstreamFailure) return new RegistryError(503, 'UNAVAILABLE', error.message);
+    if (error instanceof UpstreamFailure || error instanceof StoreTroubleError)
+      return new RegistryError(503, 'UNAVAILABLE', error.message);
     return new RegistryError(503, 'UNAVAILABLE', 'the mirror failed; its log says why');
   }
 }
 
 interface Note {
-  kind: 'manifest' | 'blob' | 'other';
+  kind: PullRequest['kind'] | 'other';
   cache: string;
 }

@@ -12,6 +12,12 @@ export interface ByteRange {
   readonly end: number;
 }
 
+/**
+ * The one range that a client asks for while the blob's size is not known yet: RFC 9110's `first-last`, `first-`
+ * and `-suffix`.
+ */
+export type AskedRange = { readonly first: number; readonly last?: number } | { readonly suffix: number };
+
 /** A blob that can be read, as often as wanted, until it is closed. */
 export interface StoredBlob {
   readonly size: number;
@@ -30,11 +36,26 @@ export interface RepositoryKey {
 export interface Link {
   /** As the upstream named it; only of manifests. */
   readonly mediaType?: string;
+  /** In bytes, so that a stored blob that was cut short is known. */
+  readonly size?: number;
 }
 
 export interface TagRecord {
   readonly digest: Digest;
   /** Milliseconds since the epoch at which the upstream last confirmed it. */
+  readonly checkedAt: number;
+  /**
+   * Of the manifest, where it was known when the tag was written. It then says what the digest's link would, and
+   * spares reading that.
+   */
+  readonly mediaType?: string;
+}
+
+/** What an upstream said when it was asked what refers to a manifest. */
+export interface ReferrersRecord {
+  /** Of the list, which is kept as a blob that no repository is linked to; left out when it had none to give. */
+  readonly list?: Digest;
+  /** Milliseconds since the epoch at which it said so. */
   readonly checkedAt: number;
 }
 
@@ -44,7 +65,11 @@ export interface TagRecord {
  */
 export interface Store {
   stat(digest: Digest): Promise<{ readonly size: number } | undefined>;
-  open(digest: Digest): Promise<StoredBlob | undefined>;
+  /**
+   * `asked` says which bytes will be wanted, so that a store that is far away asks for them and for the size at
+   * once. It promises nothing: any range can be copied from the blob, and the range may lie outside of it.
+   */
+  open(digest: Digest, asked?: AskedRange): Promise<StoredBlob | undefined>;
   /** Stores bytes that are at hand, such as a manifest. */
   put(digest: Digest, bytes: Uint8Array): Promise<void>;
   /** Stores what stands complete in a local file, which stays the caller's. */
@@ -53,4 +78,12 @@ export interface Store {
   putLink(key: RepositoryKey, digest: Digest, link: Link): Promise<void>;
   tag(key: RepositoryKey, tag: string): Promise<TagRecord | undefined>;
   putTag(key: RepositoryKey, tag: string, record: TagRecord): Promise<void>;
+  removeTag(key: RepositoryKey, tag: string): Promise<void>;
+  /** Removes a blob that turned out to be damaged; one that is not there is as wanted. */
+  remove(digest: Digest): Promise<void>;
+  /** Every blob that is stored, in no order. This may list; nothing that a pull needs does. */
+  digests(): AsyncIterable<Digest>;
+  /** What refers to the manifest of this digest. */
+  referrers(key: RepositoryKey, subject: Digest): Promise<ReferrersRecord | undefined>;
+  putReferrers(key: RepositoryKey, subject: Digest, record: ReferrersRecord): Promise<void>;
 }

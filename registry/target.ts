@@ -7,6 +7,8 @@ export interface Target {
   readonly config: Config;
   readonly upstream: Upstream;
   readonly repository: string;
+  /** The Via header of the request that this is done for, so that a loop through several mirrors is seen. */
+  readonly via?: string;
 }
 
 export function keyOf({ upstream, repository }: Target): RepositoryKey {

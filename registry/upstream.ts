@@ -1,97 +1,70 @@
-import { Counter, type Registry } from 'prom-client';
-import type { Dispatcher } from 'undici';
+import { LRUCache } from 'lru-cache';
+import { Counter } from 'prom-client';
 import type { Upstream } from '../config/config.ts';
 import type { Endpoint } from '../config/endpoint.ts';
 import { sourcesOf } from '../config/routing.ts';
 import { BLOB_TYPE } from '../oci/descriptor.ts';
-import type { Digest } from '../oci/digest.ts';
-import type { AddressGuard } from './address-guard.ts';
-import { parseChallenges } from './challenge.ts';
-import type { Egress, Way } from './egress.ts';
+import { algorithmOf, type Digest, digestOf, parseDigest } from '../oci/digest.ts';
+import { manifestType } from '../oci/manifest.ts';
+import { INDEX_TYPE, parseReferrers, type Referrer } from '../oci/referrers.ts';
 import type { UpstreamBody } from './fill.ts';
+import { nextPage } from './referrers-page.ts';
 import { readBytes } from './small-body.ts';
 import type { Target } from './target.ts';
-import { BearerTokens, TokenRefused, type TokenRequest } from './upstream-auth.ts';
-import { absent, limited, type UpstreamFailure, unavailable } from './upstream-failure.ts';
+import { unavailable, unfit } from './upstream-failure.ts';
+import {
+  type Answer,
+  discard,
+  headerOf,
+  repositoryAt,
+  UpstreamHttp,
+  type UpstreamOptions,
+} from './upstream-http.ts';
 
 /** Larger manifests are refused, as distribution and Docker Hub do. */
 export const MAX_MANIFEST_BYTES = 4 * 1024 * 1024;
-const MAX_TOKEN_ANSWER_BYTES = 64 * 1024;
-const MAX_REDIRECTS = 5;
-const REDIRECTS: ReadonlySet<number> = new Set([301, 302, 303, 307, 308]);
+/** A list of referrers, all its pages together; each of thousands of descriptors would still fit. */
+export const MAX_REFERRERS_BYTES = 4 * 1024 * 1024;
+const MAX_REFERRERS_PAGES = 64;
+/** A mirror that sent wrong bytes for a blob is not asked for it again within this time. */
+const DISTRUST_MS = 3_600_000;
+const MAX_DISTRUSTED = 10_000;
 
-export interface UpstreamOptions {
-  readonly egress: Egress;
-  readonly guard: AddressGuard;
-  readonly metrics: Registry;
-  /** `name/version`, sent as the user agent. */
-  readonly product: string;
-  /** A value for the Via header by which a request that comes round to us is known (RFC 9110, section 7.6.3). */
-  readonly via: string;
-}
-
-/** What is wanted of an upstream: `manifests/1.27`, or `blobs/sha256:…`. */
-interface Ask {
-  readonly method: 'GET' | 'HEAD';
-  readonly path: `manifests/${string}` | `blobs/${string}`;
-  readonly headers: Readonly<Record<string, string>>;
-  readonly signal: AbortSignal;
-}
-
-export interface UpstreamManifest {
-  readonly mediaType: string | undefined;
-  /** As the upstream tells it; to be compared with the bytes. */
-  readonly digest: string | undefined;
+/** A manifest whose bytes have the digest, and that is one. */
+export interface Manifest {
+  readonly digest: Digest;
+  readonly mediaType: string;
   readonly bytes: Buffer;
 }
 
-/**
- * The client for upstream registries. Every request is tried at each source (a mirror, then the registry
- * itself) over each way out, until one answers; the failure of the last is the one that counts, because it is
- * the registry's own.
- */
+/** What the caches ask upstream registries for. What cannot be right counts as that source's failure. */
 export class UpstreamClient {
-  readonly #options: UpstreamOptions;
-  readonly #tokens = new BearerTokens();
-  readonly #requests: Counter<'upstream' | 'method' | 'status'>;
+  readonly #http: UpstreamHttp;
   readonly #bytes: Counter<'upstream'>;
+  readonly #distrusted = new LRUCache<string, true>({ max: MAX_DISTRUSTED, ttl: DISTRUST_MS });
 
   constructor(options: UpstreamOptions) {
-    this.#options = options;
-    const registers = [options.metrics];
-    this.#requests = new Counter({
-      name: 'weir_upstream_requests_total',
-      help: 'Requests to upstream registries by the status of their answer, "error" when none came.',
-      labelNames: ['upstream', 'method', 'status'],
-      registers,
-    });
+    this.#http = new UpstreamHttp(options);
     this.#bytes = new Counter({
       name: 'weir_upstream_blob_bytes_total',
       help: 'Bytes of blobs that were read from upstream registries.',
       labelNames: ['upstream'],
-      registers,
+      registers: [options.metrics],
     });
   }
 
-  /** @throws UpstreamFailure */
-  async manifest(
-    target: Target,
-    reference: string,
-    accept: string,
-    signal: AbortSignal,
-  ): Promise<UpstreamManifest> {
-    const headers = { accept };
-    const answer = await this.#ask(target, {
-      method: 'GET',
-      path: `manifests/${reference}`,
-      headers,
-      signal,
+  /** The manifest of a tag or digest. @throws UpstreamFailure */
+  async manifest(target: Target, reference: string, accept: string, signal: AbortSignal): Promise<Manifest> {
+    const ask = { method: 'GET', path: `manifests/${reference}`, headers: { accept }, signal } as const;
+    return this.#http.exchange(target, ask, async ({ response }) => {
+      const bytes = await readBytes(response.body, MAX_MANIFEST_BYTES);
+      const told = parseDigest(headerOf(response, 'docker-content-digest') ?? '');
+      const wanted = parseDigest(reference) ?? told;
+      const digest = digestOf(bytes, wanted === undefined ? 'sha256' : algorithmOf(wanted));
+      if (wanted !== undefined && digest !== wanted)
+        throw unfit(target.upstream, `it sent ${digest} for the manifest ${wanted}`);
+      return { digest, bytes, mediaType: typeOf(target, bytes, headerOf(response, 'content-type')) };
     });
-    return {
-      mediaType: header(answer, 'content-type'),
-      digest: header(answer, 'docker-content-digest'),
-      bytes: await this.#guarded(target, () => readBytes(answer.body, MAX_MANIFEST_BYTES)),
-    };
   }
 
   /** The digest of a tag as a HEAD tells it; `undefined` when the upstream leaves it out. @throws UpstreamFailure */
@@ -101,37 +74,94 @@ export class UpstreamClient {
     accept: string,
     signal: AbortSignal,
   ): Promise<string | undefined> {
-    const headers = { accept };
-    const answer = await this.#ask(target, { method: 'HEAD', path: `manifests/${tag}`, headers, signal });
-    await answer.body.dump();
-    return header(answer, 'docker-content-digest');
+    const ask = { method: 'HEAD', path: `manifests/${tag}`, headers: { accept }, signal } as const;
+    return this.#http.exchange(target, ask, async ({ response }) => {
+      await discard(response);
+      return headerOf(response, 'docker-content-digest');
+    });
   }
 
   /** The size of a blob that is there; `undefined` in it when the upstream does not tell. @throws UpstreamFailure */
   async blobSize(target: Target, digest: Digest, signal: AbortSignal): Promise<{ size: number | undefined }> {
-    const answer = await this.#ask(target, {
-      method: 'HEAD',
-      path: `blobs/${digest}`,
-      headers: BLOB_HEADERS,
-      signal,
-    });
-    await answer.body.dump();
-    return { size: contentLength(answer) };
+    const ask = { method: 'HEAD', path: `blobs/${digest}`, headers: BLOB_HEADERS, signal } as const;
+    const sources = this.#sourcesFor(target.upstream, digest);
+    return this.#http.exchange(
+      target,
+      ask,
+      async ({ response }) => {
+        await discard(response);
+        refusePage(target, headerOf(response, 'content-type'));
+        return { size: lengthOf({ response }) };
+      },
+      sources,
+    );
   }
 
   /** The blob from this offset on. @throws UpstreamFailure */
   async blob(target: Target, digest: Digest, offset: number, signal: AbortSignal): Promise<UpstreamBody> {
     const headers = offset === 0 ? BLOB_HEADERS : { ...BLOB_HEADERS, range: `bytes=${offset}-` };
-    const answer = await this.#ask(target, { method: 'GET', path: `blobs/${digest}`, headers, signal });
-    if (
-      header(answer, 'content-encoding') !== undefined &&
-      header(answer, 'content-encoding') !== 'identity'
-    ) {
-      await answer.body.dump();
-      throw unavailable(target.upstream, 'the upstream encoded a blob although it was asked not to');
+    const ask = { method: 'GET', path: `blobs/${digest}`, headers, signal } as const;
+    const { upstream } = target;
+    const sources = this.#sourcesFor(upstream, digest);
+    return this.#http.exchange(
+      target,
+      ask,
+      async ({ response, source }) => {
+        const { body } = response;
+        refusePage(target, headerOf(response, 'content-type'));
+        if ((headerOf(response, 'content-encoding') ?? 'identity') !== 'identity')
+          throw unfit(upstream, 'it encoded a blob although it was asked not to');
+        const { size, skip } = extentOf(target, { response, source }, offset);
+        return {
+          size,
+          chunks: this.#counted(upstream, body, skip),
+          cancel: () => body.destroy(),
+          distrust: () => this.#distrusted.set(`${source.origin} ${digest}`, true),
+        };
+      },
+      sources,
+    );
+  }
+
+  /** Everything that refers to the subject, from all pages of its list. @throws UpstreamFailure */
+  async referrers(target: Target, subject: Digest, signal: AbortSignal): Promise<readonly Referrer[]> {
+    const list: `referrers/${string}` = `referrers/${subject}`;
+    const read = async (answer: Answer, left: number): Promise<Page> => {
+      const bytes = await readBytes(answer.response.body, left);
+      try {
+        const url = new URL(`${answer.source.origin}/v2/${repositoryAt(answer.source, target)}/${list}`);
+        const next = nextPage(headerOf(answer.response, 'link'), url, list);
+        return { referrers: parseReferrers(bytes), bytes: bytes.length, next, source: answer.source };
+      } catch (cause) {
+        throw unfit(target.upstream, cause instanceof Error ? cause.message : 'it sent no list', cause);
+      }
+    };
+    const ask = { method: 'GET', path: list, headers: { accept: INDEX_TYPE }, signal } as const;
+    let page = await this.#http.exchange(target, ask, (answer) => read(answer, MAX_REFERRERS_BYTES));
+    const found = [...page.referrers];
+    let left = MAX_REFERRERS_BYTES - page.bytes;
+    for (let pages = 1; page.next !== undefined; pages++) {
+      if (pages === MAX_REFERRERS_PAGES)
+        throw unfit(target.upstream, `its list of referrers has more than ${MAX_REFERRERS_PAGES} pages`);
+      // The next page of one source means nothing to another.
+      const sources: readonly Endpoint[] = [page.source];
+      page = await this.#http.exchange(
+        target,
+        { ...ask, path: page.next },
+        (answer) => read(answer, left),
+        sources,
+      );
+      found.push(...page.referrers);
+      left -= page.bytes;
     }
-    const { size, skip } = extent(answer, offset);
-    return { size, chunks: this.#counted(target.upstream, answer.body, skip) };
+    return found;
+  }
+
+  /** The registry itself always stays, as the one that must know. */
+  #sourcesFor(upstream: Upstream, digest: Digest): readonly Endpoint[] {
+    return sourcesOf(upstream).filter(
+      (source) => source === upstream.endpoint || !this.#distrusted.has(`${source.origin} ${digest}`),
+    );
   }
 
   async *#counted(
@@ -147,157 +177,49 @@ export class UpstreamClient {
       if (rest.length > 0) yield rest;
     }
   }
+}
 
-  async #ask(target: Target, ask: Ask): Promise<Dispatcher.ResponseData> {
-    const ways = await this.#guarded(target, () => this.#options.egress.ways(target.upstream, target.config));
-    let failure: UpstreamFailure | undefined;
-    for (const source of sourcesOf(target.upstream)) {
-      for (const way of ways) {
-        const answer = await this.#guarded(target, () => this.#attempt(target, source, way, ask)).catch(
-          (error: UpstreamFailure) => error,
-        );
-        if (!(answer instanceof Error)) return answer;
-        failure = answer;
-        // Another way out leads to the same answer; only a source that could not be reached may be reached by it.
-        if (answer.reached || ask.signal.aborted) break;
-      }
-    }
-    throw failure ?? unavailable(target.upstream, 'it has no way out');
-  }
-
-  /** Asks one source over one way, getting a token when it wants one. */
-  async #attempt(target: Target, source: Endpoint, way: Way, ask: Ask): Promise<Dispatcher.ResponseData> {
-    const { upstream } = target;
-    const repository = [source.repositoryPrefix, target.repository].filter((part) => part !== '').join('/');
-    const url = new URL(`${source.origin}/v2/${repository}/${ask.path}`);
-    const tokenRequest: TokenRequest = { upstream, origin: source.origin, repository };
-    const known = this.#tokens.known(tokenRequest);
-    let answer = await this.#follow(upstream, url, way, ask, known);
-    if (answer.statusCode === 401) {
-      this.#tokens.drop(tokenRequest);
-      const challenges = parseChallenges([answer.headers['www-authenticate'] ?? []].flat().join(', '));
-      await answer.body.dump();
-      const token = await this.#tokens.obtain(tokenRequest, challenges, (realm) =>
-        this.#fetchText(upstream, realm, way, ask.signal),
-      );
-      if (token === undefined) throw absent(upstream, 'it wants credentials');
-      answer = await this.#follow(upstream, url, way, ask, token);
-    }
-    const { statusCode } = answer;
-    if (statusCode === 200 || statusCode === 206) return answer;
-    await answer.body.dump();
-    if (statusCode === 401 || statusCode === 403 || statusCode === 404)
-      throw absent(upstream, `it answered ${statusCode}`);
-    if (statusCode === 429) throw limited(upstream);
-    throw unavailable(upstream, `it answered ${statusCode}`, { reached: true });
-  }
-
-  /** One request with its redirects; what it may know of us goes to its own origin only. */
-  async #follow(
-    upstream: Upstream,
-    start: URL,
-    way: Way,
-    ask: Ask,
-    token: string | undefined,
-  ): Promise<Dispatcher.ResponseData> {
-    let url = start;
-    for (let hops = 0; hops <= MAX_REDIRECTS; hops++) {
-      const authorization =
-        token !== undefined && url.origin === start.origin ? { authorization: `Bearer ${token}` } : {};
-      const answer = await this.#send(upstream, url, way, {
-        ...ask,
-        headers: { ...ask.headers, ...authorization },
-      });
-      const location = header(answer, 'location');
-      if (!REDIRECTS.has(answer.statusCode) || location === undefined) return answer;
-      await answer.body.dump();
-      if (!URL.canParse(location, url.href)) throw unavailable(upstream, 'it redirects to what is no URL');
-      const next = new URL(location, url);
-      if (
-        next.protocol !== 'https:' &&
-        url.protocol === 'https:' &&
-        !upstream.trustedHosts.includes(next.host)
-      )
-        throw unavailable(
-          upstream,
-          `it redirects from https to ${next.protocol}//${next.host}; if that is meant, add ${next.host} to its "trustedHosts"`,
-        );
-      url = next;
-    }
-    throw unavailable(upstream, `it redirected more than ${MAX_REDIRECTS} times`);
-  }
-
-  async #send(upstream: Upstream, url: URL, way: Way, ask: Ask): Promise<Dispatcher.ResponseData> {
-    this.#options.guard.check(url, upstream);
-    const labels = { upstream: upstream.host, method: ask.method };
-    try {
-      const answer = await way.dispatcher.request({
-        origin: url.origin,
-        path: `${url.pathname}${url.search}`,
-        method: ask.method,
-        headers: {
-          'accept-encoding': 'identity',
-          'user-agent': this.#options.product,
-          via: this.#options.via,
-          ...ask.headers,
-        },
-        signal: ask.signal,
-      });
-      this.#requests.inc({ ...labels, status: String(answer.statusCode) });
-      return answer;
-    } catch (error) {
-      this.#requests.inc({ ...labels, status: 'error' });
-      throw error;
-    }
-  }
-
-  async #fetchText(
-    upstream: Upstream,
-    url: URL,
-    way: Way,
-    signal: AbortSignal,
-  ): Promise<{ status: number; text: string }> {
-    const headers = { accept: 'application/json' };
-    const answer = await this.#send(upstream, url, way, {
-      method: 'GET',
-      path: 'manifests/',
-      headers,
-      signal,
-    });
-    const bytes = await readBytes(answer.body, MAX_TOKEN_ANSWER_BYTES);
-    return { status: answer.statusCode, text: bytes.toString('utf8') };
-  }
-
-  /** Gives every failure on the way to an answer the form that the cache knows. */
-  async #guarded<T>(target: Target, work: () => Promise<T>): Promise<T> {
-    try {
-      return await work();
-    } catch (error) {
-      if (error instanceof Error && error.name === 'UpstreamFailure') throw error;
-      if (error instanceof TokenRefused && error.status === 429) throw limited(target.upstream);
-      if (error instanceof TokenRefused && error.status < 500) throw absent(target.upstream, error.message);
-      throw unavailable(target.upstream, 'the request failed', { cause: error });
-    }
-  }
+interface Page {
+  readonly referrers: readonly Referrer[];
+  readonly bytes: number;
+  readonly next: `referrers/${string}` | undefined;
+  readonly source: Endpoint;
 }
 
 const BLOB_HEADERS: Readonly<Record<string, string>> = { accept: `${BLOB_TYPE}, */*` };
 
+function typeOf(target: Target, bytes: Buffer, contentType: string | undefined): string {
+  try {
+    return manifestType(bytes, contentType);
+  } catch (cause) {
+    throw unfit(target.upstream, 'it sent no manifest', cause);
+  }
+}
+
+/** The log-in page of a network, or of a domain that was given up. */
+function refusePage(target: Target, contentType: string | undefined): void {
+  if (contentType?.toLowerCase().startsWith('text/html') === true)
+    throw unfit(target.upstream, 'it sent a page for a blob');
+}
+
 /** What of the blob an answer holds: its whole size, and how many bytes at its beginning are known already. */
-function extent(answer: Dispatcher.ResponseData, offset: number): { size: number | undefined; skip: number } {
-  if (answer.statusCode !== 206) return { size: contentLength(answer), skip: offset };
-  const match = /^bytes (\d+)-\d+\/(\d+|\*)$/.exec(header(answer, 'content-range') ?? '');
+function extentOf(
+  target: Target,
+  answer: Answer,
+  offset: number,
+): { size: number | undefined; skip: number } {
+  const { response } = answer;
+  if (response.statusCode !== 206) return { size: lengthOf(answer), skip: offset };
+  const match = /^bytes (\d+)-\d+\/(\d+|\*)$/.exec(headerOf(response, 'content-range') ?? '');
   const start = Number(match?.[1]);
-  if (match === null || start > offset) throw new Error('it answered with another range than was asked for');
+  if (match === null || start > offset)
+    throw unavailable(target.upstream, 'it answered with another range than was asked for', {
+      reached: true,
+    });
   return { size: match[2] === '*' ? undefined : Number(match[2]), skip: offset - start };
 }
 
-function contentLength(answer: Dispatcher.ResponseData): number | undefined {
-  const text = header(answer, 'content-length');
+function lengthOf({ response }: Pick<Answer, 'response'>): number | undefined {
+  const text = headerOf(response, 'content-length');
   return text !== undefined && /^\d+$/.test(text) ? Number(text) : undefined;
-}
-
-function header(answer: Dispatcher.ResponseData, name: string): string | undefined {
-  const value = answer.headers[name];
-  return typeof value === 'string' ? value : value?.[0];
 }

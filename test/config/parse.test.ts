@@ -16,6 +16,11 @@ function problemsOf(text: string): string[] {
   }
 }
 
+/** So many lines that a person wrote none of them. */
+function lines(line: (index: number) => string): string {
+  return Array.from({ length: 5_000 }, (_, index) => line(index)).join('\n');
+}
+
 const asLine = ({ line, key, message }: Problem): string => `${line} ${key}: ${message}`;
 
 suite('the configuration', () => {
@@ -121,8 +126,6 @@ excludeNamespaces:
   });
 
   test('a file that is wrong throughout is refused soon', { timeout: 20_000 }, () => {
-    const lines = (line: (index: number) => string): string =>
-      Array.from({ length: 5_000 }, (_, index) => line(index)).join('\n');
     assert.equal(problemsOf(lines((index) => `key${index}: 1`)).length, 101);
     assert.match(
       problemsOf(`upstreams:\n${lines((index) => `  r${index}.io: {}`)}`)[0] ?? '',

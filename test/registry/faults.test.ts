@@ -1,5 +1,4 @@
 import assert from 'node:assert/strict';
-import { once } from 'node:events';
 import { readdir } from 'node:fs/promises';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { join } from 'node:path';
@@ -22,7 +21,7 @@ suite('an upstream that fails:', () => {
     upstream = await UpstreamRegistry.start();
     upstream.push(REPOSITORY, 'v1', image);
     mirror = await startMirror(
-      `upstreams: { docker.io: { endpoint: "${upstream.url}", tags: { ttl: 0s } } }`,
+      `upstreams: { docker.io: { endpoint: "${upstream.url}", tags: { ttl: 0s, staleWhileRevalidate: 0s, budget: 200ms } } }`,
     );
   });
   afterEach(async () => {
@@ -169,7 +168,7 @@ suite('an upstream that fails:', () => {
     for (const status of [429, 500]) {
       await mirror.close();
       mirror = await startMirror(
-        `upstreams: { docker.io: { endpoint: "${upstream.url}", tags: { ttl: 0s } } }`,
+        `upstreams: { docker.io: { endpoint: "${upstream.url}", tags: { ttl: 0s, staleWhileRevalidate: 0s, budget: 200ms } } }`,
       );
       upstream.fault = undefined;
       await (await fetch(manifestUrl())).arrayBuffer();
@@ -264,7 +263,7 @@ suite('tags', () => {
 
   test('are confirmed with a HEAD after it, and fetched once when they moved', async () => {
     mirror = await startMirror(
-      `upstreams: { docker.io: { endpoint: "${upstream.url}", tags: { ttl: 0s } } }`,
+      `upstreams: { docker.io: { endpoint: "${upstream.url}", tags: { ttl: 0s, staleWhileRevalidate: 0s, budget: 200ms } } }`,
     );
     await digestOfTag();
     await digestOfTag();
@@ -280,30 +279,43 @@ suite('tags', () => {
     );
   });
 
-  test('are looked up once for all who ask at the same time', async () => {
+  test('are served at once while they are looked up, soon after their time to live', async () => {
     mirror = await startMirror(
-      `upstreams: { docker.io: { endpoint: "${upstream.url}", tags: { ttl: 0s } } }`,
+      `upstreams: { docker.io: { endpoint: "${upstream.url}", tags: { ttl: 0s, staleWhileRevalidate: 60s } } }`,
     );
-    const held: (() => void)[] = [];
-    upstream.fault = (request, response) => {
-      held.push(() => sendContent(request, response, images[0]?.manifest));
-      upstream.fault = undefined;
-      first.resolve();
-      return true;
+    await digestOfTag();
+    upstream.push(REPOSITORY, 'v1', images[1] ?? assert.fail());
+    const fetched = Promise.withResolvers<void>();
+    upstream.fault = (request) => {
+      if (request.method === 'GET') fetched.resolve();
+      return false;
     };
-    const first = Promise.withResolvers<void>();
-    const asked = Array.from({ length: 30 }, digestOfTag);
-    await first.promise;
-    await once(upstreamIdle(), 'idle');
-    for (const answer of held) answer();
-    assert.equal(new Set(await Promise.all(asked)).size, 1);
-    assert.ok(upstream.seen.length <= 2, `${upstream.seen.length} requests`);
+    const answer = await fetch(`${mirror.url}/v2/${REPOSITORY}/manifests/v1`);
+    assert.equal(answer.headers.get('docker-content-digest'), images[0]?.manifest.digest);
+    assert.match(answer.headers.get('cache-status') ?? '', /detail=revalidating$/);
+    await fetched.promise;
+    // The answer to that GET is on its way; one of the next requests sees it.
+    while ((await digestOfTag()) !== images[1]?.manifest.digest);
+  });
+
+  test('are not waited for longer than their budget, and not at all soon after', async () => {
+    mirror = await startMirror(
+      `upstreams: { docker.io: { endpoint: "${upstream.url}", tags: { ttl: 0s, staleWhileRevalidate: 0s, budget: 100ms } } }`,
+    );
+    await digestOfTag();
+    upstream.fault = () => true;
+    for (let round = 0; round < 3; round++) {
+      const answer = await fetch(`${mirror.url}/v2/${REPOSITORY}/manifests/v1`);
+      assert.equal(answer.headers.get('docker-content-digest'), images[0]?.manifest.digest);
+      assert.match(answer.headers.get('cache-status') ?? '', /detail=stale$/);
+    }
+    assert.equal(upstream.seen.length, 2, 'the upstream that hangs was asked once');
+  });
+
+  test('are looked up once for all who ask at the same time', async () => {
+    mirror = await startMirror(`upstreams: { docker.io: { endpoint: "${upstream.url}" } }`);
+    const asked = await Promise.all(Array.from({ length: 30 }, digestOfTag));
+    assert.deepEqual(new Set(asked), new Set([images[0]?.manifest.digest]));
+    assert.equal(upstream.seen.length, 1);
   });
 });
-
-/** Emits `idle` once everything that is already on its way has been handled. */
-function upstreamIdle(): EventTarget {
-  const target = new EventTarget();
-  setImmediate(() => setImmediate(() => target.dispatchEvent(new Event('idle'))));
-  return target;
-}

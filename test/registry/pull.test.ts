@@ -212,7 +212,7 @@ suite('a pull through the registry', () => {
     assert.equal(seen?.['accept-encoding'], 'identity');
     assert.match(
       seen?.accept ?? '',
-      /^application\/vnd\.example\+json, .*index\.v1\+json.*manifest\.list\.v2\+json/,
+      /index\.v1\+json.*manifest\.list\.v2\+json.*, application\/vnd\.example\+json$/,
     );
   });
 

@@ -26,6 +26,7 @@ export function storeContract(name: string, open: () => Promise<Store>): void {
       assert.equal(await store.open(digest), undefined);
       assert.equal(await store.link(KEY, digest), undefined);
       assert.equal(await store.tag(KEY, 'never'), undefined);
+      assert.equal(await store.referrers(KEY, digest), undefined);
     });
 
     test('bytes come back as they were, in whole and in part', async () => {
@@ -81,6 +82,38 @@ export function storeContract(name: string, open: () => Promise<Store>): void {
       await store.putTag(KEY, 'v1', { digest: first, checkedAt: 1 });
       await store.putTag(KEY, 'v1', { digest: second, checkedAt: 2 });
       assert.deepEqual(await (await open()).tag(KEY, 'v1'), { digest: second, checkedAt: 2 });
+    });
+
+    test('what is said about referrers is replaced, holds for its repository alone, and outlives the store', async () => {
+      const subject = digestOf('subject', 'sha512');
+      const list = digestOf('list');
+      await store.putReferrers(KEY, subject, { checkedAt: 1 });
+      assert.deepEqual(await store.referrers(KEY, subject), { checkedAt: 1 });
+      await store.putReferrers(KEY, subject, { list, checkedAt: 2 });
+      assert.deepEqual(await (await open()).referrers(KEY, subject), { list, checkedAt: 2 });
+      assert.equal(await store.referrers({ ...KEY, repository: 'team' }, subject), undefined);
+      assert.equal(await store.referrers({ ...KEY, host: 'ghcr.io' }, subject), undefined);
+      assert.equal(await store.link(KEY, subject), undefined);
+    });
+
+    test('a tag and a blob that are removed are gone, and removing them again is harmless', async () => {
+      const digest = digestOf('to be removed');
+      await store.put(digest, Buffer.from('to be removed'));
+      await store.putTag(KEY, 'gone', { digest, checkedAt: 1 });
+      for (let round = 0; round < 2; round++) {
+        await store.remove(digest);
+        await store.removeTag(KEY, 'gone');
+        assert.equal(await store.stat(digest), undefined);
+        assert.equal(await store.tag(KEY, 'gone'), undefined);
+      }
+    });
+
+    test('every blob is listed, and nothing else', async () => {
+      const digest = digestOf('listed');
+      await store.put(digest, Buffer.from('listed'));
+      const listed = await Array.fromAsync(store.digests());
+      assert.ok(listed.includes(digest));
+      for (const one of listed) assert.notEqual(await store.stat(one), undefined);
     });
 
     test('a reader that is aborted stops', async () => {

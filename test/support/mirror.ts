@@ -29,6 +29,7 @@ export async function startMirror(
   const registry = new Registry({
     store,
     spoolDirectory: store.temporaryDirectory,
+    spoolLimit: 1e9,
     config: () => config,
     prefixes: true,
     product: 'weir/test',

@@ -1,0 +1,110 @@
+import { type FileHandle, open } from 'node:fs/promises';
+
+/** An upload in parts, of which nobody sees anything before it is complete. */
+export interface PartUpload {
+  /** Numbers begin with 1. @returns the part's ETag. */
+  part(number: number, bytes: Uint8Array, signal: AbortSignal): Promise<string>;
+  /** ETags in the order of their parts. */
+  complete(etags: readonly string[]): Promise<void>;
+  abort(): Promise<void>;
+}
+
+/** S3 wants at least 5 MiB of every part but the last. */
+const PART_BYTES = 8 * 1024 * 1024;
+/** S3 takes no more. */
+const MAX_PARTS = 10_000;
+const MAX_AT_ONCE = 4;
+
+/** Uploads files part by part. At most four parts are in memory, however many files are uploaded. */
+export class PartUploader {
+  readonly #slots = new Slots(MAX_AT_ONCE);
+
+  /** A file that is no longer than this is one part, and needs no upload in parts. */
+  readonly partBytes = PART_BYTES;
+
+  /** Holds the whole file in memory while it is used. */
+  async withWhole(path: string, size: number, use: (bytes: Uint8Array) => Promise<void>): Promise<void> {
+    await this.#slots.run(async () => {
+      await using file = await open(path);
+      await use(await readPart(file, Buffer.allocUnsafeSlow(size), 0));
+    });
+  }
+
+  /** @throws Error of the first part that failed; the upload is aborted then. */
+  async upload(path: string, size: number, begin: () => Promise<PartUpload>): Promise<void> {
+    await using file = await open(path);
+    const upload = await begin();
+    try {
+      await upload.complete(await this.#parts(file, size, upload));
+    } catch (error) {
+      // What cannot be aborted is swept later; why the upload failed is the error that matters.
+      await Promise.allSettled([upload.abort()]);
+      throw error;
+    }
+  }
+
+  async #parts(file: FileHandle, size: number, upload: PartUpload): Promise<readonly string[]> {
+    const partBytes = Math.max(PART_BYTES, Math.ceil(size / MAX_PARTS));
+    const count = Math.ceil(size / partBytes);
+    const etags: string[] = [];
+    const failed = new AbortController();
+    let next = 0;
+    const work = async (): Promise<void> => {
+      for (let index = next++; index < count; index = next++) {
+        const start = index * partBytes;
+        const length = Math.min(partBytes, size - start);
+        etags[index] = await this.#slots.run(async () => {
+          failed.signal.throwIfAborted();
+          const bytes = await readPart(file, Buffer.allocUnsafeSlow(length), start);
+          return await upload.part(index + 1, bytes, failed.signal);
+        });
+      }
+    };
+    const workers = Array.from({ length: Math.min(MAX_AT_ONCE, count) }, () =>
+      work().catch((error: unknown) => {
+        failed.abort(error);
+        throw error;
+      }),
+    );
+    // Every worker has let go of the file before it is closed.
+    await Promise.allSettled(workers);
+    failed.signal.throwIfAborted();
+    return etags;
+  }
+}
+
+async function readPart(file: FileHandle, buffer: Buffer, start: number): Promise<Buffer> {
+  let done = 0;
+  while (done < buffer.length) {
+    const { bytesRead } = await file.read(buffer, done, buffer.length - done, start + done);
+    if (bytesRead === 0) throw new Error(`the file ends at byte ${start + done}`);
+    done += bytesRead;
+  }
+  return buffer;
+}
+
+/** Lets so many work at once, the others in the order in which they came. */
+class Slots {
+  #free: number;
+  readonly #waiting: (() => void)[] = [];
+
+  constructor(free: number) {
+    this.#free = free;
+  }
+
+  async run<T>(work: () => Promise<T>): Promise<T> {
+    if (this.#free > 0) this.#free -= 1;
+    else {
+      const { promise, resolve } = Promise.withResolvers<void>();
+      this.#waiting.push(resolve);
+      await promise;
+    }
+    try {
+      return await work();
+    } finally {
+      const next = this.#waiting.shift();
+      if (next === undefined) this.#free += 1;
+      else next();
+    }
+  }
+}

@@ -1,0 +1,164 @@
+import { randomUUID } from 'node:crypto';
+import { type FileHandle, mkdir, open, rm } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import type { Algorithm, Digest } from '../oci/digest.ts';
+import { codeOf } from '../process/file-problem.ts';
+import { copyFile } from './file-copy.ts';
+import type { FileHash, HashPool } from './hash-pool.ts';
+import type { ByteRange, Write } from './store.ts';
+
+/** What may wait for the disk before the upstream is made to wait. */
+const QUEUE_BYTES = 8 * 1024 * 1024;
+/** Failures of the local disk that say that it takes nothing more now. */
+const FULL_CODES: ReadonlySet<string | undefined> = new Set([
+  'ENOSPC',
+  'EDQUOT',
+  'EROFS',
+  'EMFILE',
+  'ENFILE',
+  'EFBIG',
+]);
+
+/** The local disk takes no more: what needs it has to do without. */
+export class SpoolFull extends Error {
+  override readonly name = 'SpoolFull';
+}
+
+/**
+ * A local file that takes a body in, is hashed on another thread as it grows, and can be read while it does.
+ * Chunks that arrive while the disk is busy are written together by one call.
+ */
+export class Spool {
+  readonly path: string;
+  readonly #file: FileHandle;
+  readonly #hash: FileHash;
+  readonly #onWritten: () => void;
+  #queue: Uint8Array[] = [];
+  #queued = 0;
+  #written = 0;
+  #writing: Promise<void> | undefined;
+  #error: Error | undefined;
+
+  private constructor(path: string, file: FileHandle, hash: FileHash, onWritten: () => void) {
+    this.path = path;
+    this.#file = file;
+    this.#hash = hash;
+    this.#onWritten = onWritten;
+  }
+
+  /** `onWritten` is called whenever {@link written} has grown. @throws SpoolFull, or Error of the file system. */
+  static async open(
+    directory: string,
+    pool: HashPool,
+    algorithm: Algorithm,
+    onWritten: () => void,
+  ): Promise<Spool> {
+    const path = join(directory, `${randomUUID()}.spool`);
+    try {
+      const file = await openAnew(path);
+      return new Spool(path, file, pool.follow(file.fd, algorithm), onWritten);
+    } catch (error) {
+      throw asSpoolFull(error);
+    }
+  }
+
+  /** Bytes that can be read. */
+  get written(): number {
+    return this.#written;
+  }
+
+  /** Takes a chunk; resolves when the next one may come. @throws as {@link flush} */
+  async append(chunk: Uint8Array): Promise<void> {
+    if (this.#error !== undefined) throw this.#error;
+    this.#queue.push(chunk);
+    this.#queued += chunk.length;
+    this.#writing ??= this.#drain();
+    if (this.#queued > QUEUE_BYTES) await this.#writing;
+  }
+
+  /** Resolves when everything that was taken can be read. @throws SpoolFull, or Error of the file system. */
+  async flush(): Promise<void> {
+    await this.#writing;
+    if (this.#error !== undefined) throw this.#error;
+  }
+
+  /** The digest of everything; nothing may be appended after that. */
+  async digest(): Promise<Digest> {
+    await this.flush();
+    return this.#hash.finish(this.#written);
+  }
+
+  /** @see copyFile */
+  async copyTo(
+    range: ByteRange,
+    write: Write,
+    readable: (offset: number) => Promise<number>,
+    signal: AbortSignal,
+  ): Promise<void> {
+    await copyFile(this.#file, range, write, readable, signal);
+  }
+
+  /** Removes the file's name; what has it open can read on. */
+  async unlink(): Promise<void> {
+    await rm(this.path, { force: true });
+  }
+
+  async close(): Promise<void> {
+    await this.#writing;
+    await this.#hash.release();
+    await this.#file.close();
+  }
+
+  async #drain(): Promise<void> {
+    try {
+      while (this.#queue.length > 0) {
+        const chunks = this.#queue;
+        const length = this.#queued;
+        this.#queue = [];
+        this.#queued = 0;
+        await writeFully(this.#file, chunks, length, this.#written);
+        this.#written += length;
+        this.#hash.grown(this.#written);
+        this.#onWritten();
+      }
+    } catch (error) {
+      this.#error = asSpoolFull(error);
+      this.#queue = [];
+      this.#queued = 0;
+    } finally {
+      this.#writing = undefined;
+    }
+  }
+}
+
+async function writeFully(
+  file: FileHandle,
+  chunks: readonly Uint8Array[],
+  length: number,
+  position: number,
+): Promise<void> {
+  const { bytesWritten } = await file.writev(chunks, position);
+  if (bytesWritten === length) return;
+  // A short write says that the disk is full, which the next one tells with its code.
+  const rest = Buffer.concat(chunks, length).subarray(bytesWritten);
+  let done = 0;
+  while (done < rest.length)
+    done += (await file.write(rest, done, rest.length - done, position + bytesWritten + done)).bytesWritten;
+}
+
+function asSpoolFull(error: unknown): Error {
+  if (FULL_CODES.has(codeOf(error)) && codeOf(error) !== undefined)
+    return new SpoolFull('the spool directory takes no more', { cause: error });
+  return error instanceof Error ? error : new Error(String(error));
+}
+
+/** The directory may have been cleared away with everything in it. */
+async function openAnew(path: string): Promise<FileHandle> {
+  try {
+    return await open(path, 'wx+', 0o600);
+  } catch (error) {
+    if (codeOf(error) !== 'ENOENT') throw error;
+    await mkdir(dirname(path), { recursive: true });
+    return open(path, 'wx+', 0o600);
+  }
+}

@@ -1,0 +1,89 @@
+import assert from 'node:assert/strict';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, before, beforeEach, suite, test } from 'node:test';
+import { FilesystemStore } from '../../registry/filesystem-store.ts';
+import { EVERYTHING, FragileStore } from '../support/fragile-store.ts';
+import { type Image, makeImage, noise } from '../support/image.ts';
+import { type Mirror, startMirror } from '../support/mirror.ts';
+import { sendJson, UpstreamRegistry } from '../support/upstream-registry.ts';
+
+const REPOSITORY = 'library/app';
+
+suite('a store that fails', () => {
+  let image: Image;
+  let upstream: UpstreamRegistry;
+  let store: FragileStore;
+  let mirror: Mirror;
+  let directory: string;
+
+  before(async () => {
+    image = await makeImage([{ big: noise(2_000_000) }]);
+  });
+  beforeEach(async () => {
+    directory = await mkdtemp(join(tmpdir(), 'weir-fragile-'));
+    upstream = await UpstreamRegistry.start();
+    upstream.push(REPOSITORY, 'v1', image);
+    const real = await FilesystemStore.open(join(directory, 'store'));
+    store = new FragileStore(real);
+    const yaml = `upstreams: { docker.io: { endpoint: "${upstream.url}" } }`;
+    mirror = await startMirror(yaml, { store, spoolDirectory: real.temporaryDirectory });
+  });
+  afterEach(async () => {
+    upstream.fault = undefined;
+    await mirror.close();
+    await upstream.stop();
+    await rm(directory, { recursive: true, force: true });
+  });
+
+  const pull = async (): Promise<void> => {
+    const manifest = await fetch(`${mirror.url}/v2/${REPOSITORY}/manifests/v1`);
+    assert.ok(Buffer.from(await manifest.arrayBuffer()).equals(image.manifest.bytes));
+    for (const { digest, bytes } of image.blobs) {
+      const blob = await fetch(`${mirror.url}/v2/${REPOSITORY}/blobs/${digest}`);
+      assert.ok(Buffer.from(await blob.arrayBuffer()).equals(bytes));
+    }
+  };
+
+  test('does not keep anybody from pulling, from the first pull on', async () => {
+    store.broken = EVERYTHING;
+    await pull();
+    await pull();
+  });
+
+  test('does not keep anybody from pulling when it fails later', async () => {
+    await pull();
+    store.broken = EVERYTHING;
+    await pull();
+  });
+
+  test('amid a blob is made up for by the upstream, and the client notices nothing', async () => {
+    await pull();
+    store.breaksAt = 1_000_000;
+    await pull();
+  });
+
+  test('makes no "not found" of what the upstream has lost: 503, since the store may have it', async () => {
+    await pull();
+    await mirror.close();
+    mirror = await startMirror(`upstreams: { docker.io: { endpoint: "${upstream.url}" } }`, {
+      store,
+      spoolDirectory: directory,
+    });
+    store.broken = EVERYTHING;
+    upstream.fault = (_, response) => {
+      sendJson(response, 404, {});
+      return true;
+    };
+    for (const path of [
+      'manifests/v1',
+      `manifests/${image.manifest.digest}`,
+      `blobs/${image.blobs[1]?.digest}`,
+    ]) {
+      const answer = await fetch(`${mirror.url}/v2/${REPOSITORY}/${path}`);
+      assert.equal(answer.status, 503, path);
+      await answer.arrayBuffer();
+    }
+  });
+});
