@@ -21,7 +21,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
 const ONLY_IN: readonly (readonly [library: RegExp, files: RegExp])[] = [
   [/^chokidar$/, /^(config\/watch|agent\/[a-z-]+)\.ts$/],
   [/^@iarna\/toml$/, /^agent\//],
-  [/^@aws-sdk\//, /^registry\/s3-store\.ts$/],
+  [/^@aws-sdk\//, /^registry\/s3-(store|bucket)\.ts$/],
   [/^undici$/, /^registry\/(upstream[a-z-]*|egress)\.ts$/],
   [/^@kubernetes\/client-node$/, /^(config\/watch[a-z-]*|agent\/[a-z-]+|webhook\/[a-z-]+|cli\/[a-z-]+)\.ts$/],
   [/^commander$/, /^cli\//],

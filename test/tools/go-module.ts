@@ -11,6 +11,8 @@ import { onPath, run } from './command.ts';
 type GoModule = {
   commands: readonly [string, ...string[]];
   tags: string;
+  /** A command of another module, which go.mod names as a tool; without it, the main.go beside go.mod is built. */
+  package?: string;
   /** The module in go.mod whose version the commands report, and the variable that holds it. */
   version?: { module: string; variable: string };
 };
@@ -25,6 +27,12 @@ const modules = {
     version: { module: containerdModule, variable: `${containerdModule}/version.Version` },
   },
   registry: { commands: ['registry', 'crane'], tags: '' },
+  conformance: {
+    commands: ['conformance'],
+    tags: '',
+    package: 'github.com/opencontainers/distribution-spec/conformance',
+  },
+  artifacts: { commands: ['oci-registry', 'oras'], tags: '' },
 } satisfies Record<string, GoModule>;
 
 export function goModule(name: keyof typeof modules): Recipe {
@@ -33,10 +41,16 @@ export function goModule(name: keyof typeof modules): Recipe {
   const flags = buildFlags(module, source);
   return {
     name,
-    key: keyOf(source, [process.platform, process.arch, ...module.commands, ...flags]),
+    key: keyOf(source, [
+      process.platform,
+      process.arch,
+      ...module.commands,
+      ...[module.package ?? []].flat(),
+      ...flags,
+    ]),
     make: async (directory) => {
       const [binary, ...aliases] = module.commands;
-      await run('go', ['build', ...flags, '-o', join(directory, binary), '.'], {
+      await run('go', ['build', ...flags, '-o', join(directory, binary), module.package ?? '.'], {
         cwd: source,
         env: { ...process.env, CGO_ENABLED: '0', GOTOOLCHAIN: 'local', GOWORK: 'off' },
       });
