@@ -23,14 +23,17 @@ export async function runAgent(
   const metrics = createMetrics();
   const address = listen === undefined ? undefined : parseAddress(listen);
   const lastGood = join(stateDir, 'last-good-config.yaml');
+  await using cleanup = new AsyncDisposableStack();
   const config = await ProgramConfig.open({ file: options.config, lastGood, metrics, log });
+  cleanup.defer(() => config.close());
   const agent = startAgent({ certsDir, stateDir, mirror, source: config, log });
+  cleanup.defer(() => agent.close());
   measureStates(agent, metrics);
-  const status = address && (await serveStatus({ agent, metrics, config, log }, address));
+  if (address !== undefined) {
+    const status = await serveStatus({ agent, metrics, config, log }, address);
+    cleanup.defer(() => status.drain());
+  }
   await aborted(stop);
-  await status?.drain();
-  await agent.close();
-  await config.close();
 }
 
 /** `weir rollback` */

@@ -24,7 +24,7 @@ export async function showRoutes(file: string): Promise<void> {
       upstream.host,
       nodesAsk(route.kind, upstream),
       registryAsks(upstream),
-      formatDuration(upstream.tagTtl),
+      formatDuration(upstream.tags.ttl),
       prefixes,
     ];
   });

@@ -32,6 +32,10 @@ const NO_PREFIXES = [
   '--no-prefixes',
   'read every path as a name on Docker Hub, unless ?ns= says otherwise',
 ] as const;
+const DOCKER_CONFIG = [
+  '--docker-config <file>',
+  "docker's config.json with the credentials that the configuration names; an edit is in force at once",
+] as const;
 const CA_DIR = ['--ca-dir <dir>', 'directory of the PEM bundles that the configuration names'] as const;
 
 weir
@@ -44,6 +48,7 @@ weir
   .option(...STATE_DIR, defaultStateDirectory())
   .option(...NO_PREFIXES)
   .option(...CA_DIR)
+  .option(...DOCKER_CONFIG)
   .action(async (options: StandaloneFlags) => {
     const { runStandalone } = await import('./standalone.ts');
     await run((stop, log) => runStandalone({ ...options, ...environment(), log, stop }));
@@ -54,9 +59,17 @@ weir
   .description('the pull-through registry')
   .requiredOption(...CONFIG)
   .requiredOption(...LISTEN)
-  .requiredOption('--store <store>', 'where content is kept: file:DIR')
+  .requiredOption(
+    '--store <store>',
+    'where content is kept: file:DIR, or s3://BUCKET/PREFIX?region=REGION (see docs/s3-layout.md)',
+  )
+  .option(
+    '--spool-dir <dir>',
+    'for blobs on their way (default: in a file: store itself, else the temporary directory)',
+  )
   .option(...NO_PREFIXES)
   .option(...CA_DIR)
+  .option(...DOCKER_CONFIG)
   .action(async (options: RegistryFlags) => {
     const { runRegistry } = await import('./registry.ts');
     await run((stop, log) => runRegistry({ ...options, ...environment(), log, stop }));
@@ -119,14 +132,17 @@ export interface StandaloneFlags {
   readonly stateDir: string;
   readonly prefixes: boolean;
   readonly caDir?: string;
+  readonly dockerConfig?: string;
 }
 
 export interface RegistryFlags {
   readonly config: string;
   readonly listen: string;
   readonly store: string;
+  readonly spoolDir?: string;
   readonly prefixes: boolean;
   readonly caDir?: string;
+  readonly dockerConfig?: string;
 }
 
 export interface AgentFlags {

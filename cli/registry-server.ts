@@ -1,18 +1,20 @@
+import { statfs } from 'node:fs/promises';
 import type { Logger } from 'pino';
-import type { Registry as Metrics } from 'prom-client';
+import { Gauge, type Registry as Metrics } from '../process/metrics.ts';
 import { type Address, type RunningServer, serve, urlOf } from '../process/server.ts';
 import { answerStatus, type Readiness } from '../process/status-routes.ts';
-import type { FilesystemStore } from '../registry/filesystem-store.ts';
 import { Registry } from '../registry/registry.ts';
+import type { OpenStore } from './open-store.ts';
 import type { ProgramConfig } from './program-config.ts';
 import { PRODUCT } from './version.ts';
 
 export interface RegistryServerOptions {
   readonly address: Address;
   readonly config: ProgramConfig;
-  readonly store: FilesystemStore;
+  readonly store: OpenStore;
   readonly prefixes: boolean;
   readonly caDir?: string;
+  readonly dockerConfig?: string;
   readonly apiServers: readonly string[];
   readonly metrics: Metrics;
   readonly log: Logger;
@@ -24,11 +26,13 @@ export interface RegistryServerOptions {
 export async function startRegistry(options: RegistryServerOptions): Promise<RunningServer> {
   const { config, store, metrics, log } = options;
   const registry = new Registry({
-    store,
-    spoolDirectory: store.temporaryDirectory,
+    store: store.store,
+    spoolDirectory: store.spoolDirectory,
+    spoolLimit: await spoolLimit(store.spoolDirectory),
     config: () => config.current,
     prefixes: options.prefixes,
     ...(options.caDir === undefined ? {} : { caDirectory: options.caDir }),
+    ...(options.dockerConfig === undefined ? {} : { dockerConfig: options.dockerConfig }),
     apiServers: options.apiServers,
     product: PRODUCT,
     metrics,
@@ -36,8 +40,20 @@ export async function startRegistry(options: RegistryServerOptions): Promise<Run
   });
   const readiness = (): Readiness => {
     const { ready, detail } = options.readiness?.() ?? { ready: true, detail: [] };
-    return { ready, detail: [...detail, ...config.detail] };
+    const problem = store.problem();
+    // Pulls go on without the store, so this registry stays ready.
+    return { ready, detail: [...detail, ...config.detail, ...(problem === undefined ? [] : [problem])] };
   };
+  metrics.registerMetric(
+    new Gauge({
+      name: 'weir_store_up',
+      help: '1 while the store does what it is asked, 0 while pulls are served without it.',
+      registers: [],
+      collect(): void {
+        this.set(store.problem() === undefined ? 1 : 0);
+      },
+    }),
+  );
   const server = await serve(
     (request, response) => {
       if (!answerStatus(request, response, { metrics, readiness })) void registry.handle(request, response);
@@ -57,4 +73,10 @@ export async function startRegistry(options: RegistryServerOptions): Promise<Run
       await registry.close();
     },
   };
+}
+
+/** Half of what is free on the spool's file system at the start, in bytes. */
+async function spoolLimit(directory: string): Promise<number> {
+  const { bavail, bsize } = await statfs(directory);
+  return Math.floor((bavail * bsize) / 2);
 }

@@ -5,9 +5,9 @@ import { aborted } from '../process/lifecycle.ts';
 import { createMetrics } from '../process/metrics.ts';
 import { parseAddress, urlOf } from '../process/server.ts';
 import type { Readiness } from '../process/status-routes.ts';
-import { FilesystemStore } from '../registry/filesystem-store.ts';
 import { agentReadiness, measureStates } from './agent.ts';
 import type { StandaloneFlags } from './main.ts';
+import { openStore } from './open-store.ts';
 import { ProgramConfig } from './program-config.ts';
 import { startRegistry } from './registry-server.ts';
 
@@ -22,23 +22,24 @@ export async function runStandalone(
   const { log, stop, certsDir, stateDir, data } = options;
   const metrics = createMetrics();
   const address = parseAddress(options.listen);
+  await using cleanup = new AsyncDisposableStack();
   const config = await ProgramConfig.open({
     file: options.config,
     lastGood: join(data, 'last-good-config.yaml'),
     metrics,
     log,
   });
-  const store = await FilesystemStore.open(join(data, 'store'));
+  cleanup.defer(() => config.close());
+  const store = await openStore(`file:${join(data, 'store')}`, { log });
   let agent: Agent | undefined;
   const readiness = (): Readiness =>
     agent === undefined ? { ready: false, detail: ['starting'] } : agentReadiness(agent);
   const registry = await startRegistry({ ...options, address, config, store, metrics, readiness });
+  cleanup.defer(() => registry.drain());
   const started = startAgent({ certsDir, stateDir, mirror: urlOf(registry.address), source: config, log });
+  cleanup.defer(() => started.close());
   measureStates(started, metrics);
   await started.ready;
   agent = started;
   await aborted(stop);
-  await started.close();
-  await registry.drain();
-  await config.close();
 }

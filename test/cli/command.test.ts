@@ -70,6 +70,10 @@ suite('weir', () => {
         ['registry', '--config', config, '--listen', '127.0.0.1:0', '--store', 'ftp:x'],
         /"ftp:x" is no store/,
       ],
+      [
+        ['registry', '--config', config, '--listen', '127.0.0.1:0', '--store', 's3:///nothing?region'],
+        /s3:\/\//,
+      ],
       [['registry', '--config', at('none.yaml'), ...rest], /cannot read the configuration/],
       [
         [
@@ -92,6 +96,38 @@ suite('weir', () => {
       assert.equal(code, 2, `${parameters.join(' ')}: ${stderr}`);
       assert.match(stderr, message);
     }
+  });
+});
+
+suite('a start that fails', () => {
+  test('ends the command with 1 and one line, and leaves nothing running', { timeout: 20_000 }, async () => {
+    const config = await configured('upstreams: { ghcr.io: {} }');
+    const taken = await UpstreamRegistry.start();
+    await writeFile(at('file'), 'no directory');
+    const places = ['--certs-dir', at('certs'), '--state-dir', at('state')];
+    const store = ['--store', `file:${at('store')}`];
+    const table: readonly (readonly [readonly string[], RegExp])[] = [
+      [['registry', '--config', config, '--listen', taken.host, ...store], /cannot listen on .*EADDRINUSE/],
+      [
+        ['registry', '--config', config, '--listen', '127.0.0.1:0', '--store', `file:${at('file')}`],
+        /cannot use .* as the store/,
+      ],
+      [
+        ['standalone', '--config', config, '--listen', taken.host, '--data', at('data'), ...places],
+        /cannot listen on/,
+      ],
+      [
+        ['agent', '--config', config, '--listen', taken.host, '--mirror', 'http://127.0.0.1:1', ...places],
+        /cannot listen on/,
+      ],
+    ];
+    for (const [parameters, message] of table) {
+      const { code, stderr } = await weir('--log-level', 'error', ...parameters);
+      assert.equal(code, 1, stderr);
+      assert.match(stderr, message);
+      assert.equal(stderr.trimEnd().split('\n').length, 1, stderr);
+    }
+    await taken.stop();
   });
 });
 

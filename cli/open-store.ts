@@ -1,0 +1,68 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import type { Logger } from 'pino';
+import { UsageError } from '../process/lifecycle.ts';
+import { FilesystemStore } from '../registry/filesystem-store.ts';
+import { isS3Location, parseS3Location } from '../registry/s3-location.ts';
+import type { Store } from '../registry/store.ts';
+
+/** A store with what a registry needs to run over it. */
+export interface OpenStore {
+  readonly store: Store;
+  /** For blobs on their way. */
+  readonly spoolDirectory: string;
+  /** Why it does not work at the moment, in one line. */
+  problem(): string | undefined;
+  close(): Promise<void>;
+}
+
+export interface StoreOptions {
+  /** Where an S3 store's `ca` is looked for. */
+  readonly caDirectory?: string;
+  /** Directory for blobs on their way, where the store has no file system of its own. */
+  readonly spoolDirectory?: string;
+  readonly log: Logger;
+}
+
+/**
+ * Opens `file:DIR` or `s3://BUCKET/PREFIX?…`.
+ *
+ * @throws UsageError for what is no store; Error when it cannot be used, with one line that says why.
+ */
+export async function openStore(text: string, options: StoreOptions): Promise<OpenStore> {
+  if (isS3Location(text)) return openS3Store(text, options);
+  const directory = /^file:(?:\/\/)?(.+)$/.exec(text)?.[1];
+  if (directory === undefined)
+    throw new UsageError(`"${text}" is no store; write file:DIR or s3://BUCKET/PREFIX?region=REGION`);
+  const store = await FilesystemStore.open(resolve(directory));
+  return {
+    store,
+    spoolDirectory: options.spoolDirectory ?? store.temporaryDirectory,
+    problem: () => undefined,
+    close: () => Promise.resolve(),
+  };
+}
+
+async function openS3Store(
+  text: string,
+  { log, caDirectory, spoolDirectory }: StoreOptions,
+): Promise<OpenStore> {
+  // The SDK is large, and a filesystem store does without it.
+  const { S3Store } = await import('../registry/s3-store.ts');
+  const location = parseS3Location(text);
+  const stop = new AbortController();
+  const own = spoolDirectory === undefined ? await mkdtemp(join(tmpdir(), 'weir-spool-')) : undefined;
+  const close = async (): Promise<void> => {
+    stop.abort(new Error('weir is stopping'));
+    if (own !== undefined) await rm(own, { recursive: true, force: true });
+  };
+  try {
+    const ca = caDirectory === undefined ? {} : { caDirectory };
+    const store = await S3Store.open(location, { log, signal: stop.signal, ...ca });
+    return { store, spoolDirectory: spoolDirectory ?? own ?? tmpdir(), problem: () => store.problem, close };
+  } catch (error) {
+    await close();
+    throw error;
+  }
+}
