@@ -6,7 +6,9 @@ import { spawn } from 'node:child_process';
 import { globSync } from 'node:fs';
 import { join } from 'node:path';
 import process from 'node:process';
+import * as conformance from './conformance/tier.ts';
 import * as containerd from './containerd/tier.ts';
+import * as s3 from './s3/tier.ts';
 
 interface Tier {
   readonly name: string;
@@ -33,9 +35,23 @@ const tiers: readonly Tier[] = [
     name: 'unit',
     missing: async () => undefined,
     run: () =>
-      runTests(
-        globSync('test/{structure,oci,config,process,registry,agent,cli,demo}/*.test.ts', { cwd: root }),
-      ),
+      runTests(globSync('test/{structure,oci,config,process,registry,agent,cli}/*.test.ts', { cwd: root })),
+  },
+  {
+    name: 's3',
+    missing: s3.missing,
+    async run() {
+      await s3.prepare();
+      return runTests(globSync('test/s3/*.test.ts', { cwd: root }));
+    },
+  },
+  {
+    name: 'conformance',
+    missing: conformance.missing,
+    async run() {
+      await conformance.prepare();
+      return runTests(globSync('test/conformance/*.test.ts', { cwd: root }));
+    },
   },
   {
     name: 'containerd',
