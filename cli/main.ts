@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 import process from 'node:process';
 import { Command, Option } from 'commander';
-import { runProgram } from '../process/lifecycle.ts';
+import { runProgram, UsageError } from '../process/lifecycle.ts';
 import { createLogger, LOG_LEVELS, type Logger, type LogLevel } from '../process/log.ts';
 import { defaultStateDirectory } from './default-state-directory.ts';
 import { VERSION } from './version.ts';
@@ -26,6 +26,10 @@ const CONFIG = [
   'the configuration; it is watched, and an edit is in force within a second',
 ] as const;
 const LISTEN = ['--listen <host:port>', 'address of the registry, /livez, /readyz and /metrics'] as const;
+const STORE = [
+  '--store <store>',
+  'where content is kept: file:DIR, or s3://BUCKET/PREFIX?region=REGION (see docs/s3-layout.md)',
+] as const;
 const CERTS_DIR = ['--certs-dir <dir>', "containerd's config_path: one directory a registry host"] as const;
 const STATE_DIR = ['--state-dir <dir>', 'where originals of the node are kept'] as const;
 const NO_PREFIXES = [
@@ -54,15 +58,12 @@ weir
     await run((stop, log) => runStandalone({ ...options, ...environment(), log, stop }));
   });
 
-weir
+const registry = weir
   .command('registry')
   .description('the pull-through registry')
-  .requiredOption(...CONFIG)
-  .requiredOption(...LISTEN)
-  .requiredOption(
-    '--store <store>',
-    'where content is kept: file:DIR, or s3://BUCKET/PREFIX?region=REGION (see docs/s3-layout.md)',
-  )
+  .option(...CONFIG)
+  .option(...LISTEN)
+  .option(...STORE)
   .option(
     '--spool-dir <dir>',
     'for blobs on their way (default: in a file: store itself, else the temporary directory)',
@@ -70,9 +71,29 @@ weir
   .option(...NO_PREFIXES)
   .option(...CA_DIR)
   .option(...DOCKER_CONFIG)
-  .action(async (options: RegistryFlags) => {
+  .action(async (given: Partial<RegistryFlags>) => {
     const { runRegistry } = await import('./registry.ts');
-    await run((stop, log) => runRegistry({ ...options, ...environment(), log, stop }));
+    await run((stop, log) => {
+      const wanted = {
+        config: needed(given.config, CONFIG),
+        listen: needed(given.listen, LISTEN),
+        store: needed(given.store, STORE),
+      };
+      return runRegistry({ prefixes: true, ...given, ...wanted, ...environment(), log, stop });
+    });
+  });
+
+registry
+  .command('scrub')
+  .description(
+    'compares every stored blob with its digest and removes the damaged, which are then fetched again',
+  )
+  .requiredOption(...STORE)
+  .option('--dry-run', 'only tell; exit code 1 when there are any')
+  .option(...CA_DIR)
+  .action(async (options: { store: string; dryRun?: boolean; caDir?: string }) => {
+    const { runScrub } = await import('./scrub.ts');
+    await run((stop, log) => runScrub({ ...options, log, stop }));
   });
 
 weir
@@ -118,7 +139,7 @@ config
   });
 
 // Wrong use is exit code 2, as for a configuration that is refused; --help and --version are not wrong.
-for (const command of [weir, config, ...weir.commands, ...config.commands])
+for (const command of [weir, ...weir.commands, ...registry.commands, ...config.commands])
   command.exitOverride((error) => {
     process.exitCode = error.exitCode === 0 ? 0 : 2;
     throw error;
@@ -162,6 +183,12 @@ export interface RollbackFlags {
 async function run(program: (stop: AbortSignal, log: Logger) => Promise<void>): Promise<void> {
   const { logLevel } = weir.opts<{ logLevel: LogLevel }>();
   await runProgram((stop) => program(stop, createLogger(logLevel, process.stderr.isTTY)));
+}
+
+/** A flag of a command that has subcommands, which do without it. @throws UsageError when it is missing. */
+function needed(value: string | undefined, [flag]: readonly [flag: string, description: string]): string {
+  if (value === undefined) throw new UsageError(`required option '${flag}' not specified`);
+  return value;
 }
 
 /** What the cluster tells a Pod: the address of its API server, which no upstream may lead to. */

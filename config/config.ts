@@ -30,8 +30,21 @@ export interface Upstream {
   readonly credentials?: string;
   /** File name of a PEM bundle, in the directory that `--ca-dir` names. */
   readonly ca?: string;
+  readonly timeouts: UpstreamTimeouts;
+  /** Platforms (`linux/arm64`) that are fetched as well when an index was pulled. */
+  readonly warm: readonly string[];
   /** `HOST[:PORT]` of token realms and redirect targets that are trusted although they are elsewhere or internal. */
   readonly trustedHosts: readonly string[];
+}
+
+/** How long an upstream is waited for, in milliseconds, where it is not the default. */
+export interface UpstreamTimeouts {
+  /** For a connection, TLS and all. */
+  readonly connect?: number;
+  /** Until an answer begins. */
+  readonly answer?: number;
+  /** Without a byte of a body. */
+  readonly idle?: number;
 }
 
 /** How old an answer to a tag may be, in milliseconds. */

@@ -202,6 +202,8 @@ function toUpstream(host: string, given: RawUpstream, raw: RawConfig): Upstream 
     egress: given.egress ?? raw.defaults?.egress ?? DIRECT_EGRESS,
     prefixes: [...new Set(prefixes.filter((prefix) => prefix !== undefined))],
     tags: toTags({ ...raw.defaults?.tags, ...given.tags }),
+    timeouts: { ...raw.defaults?.timeouts, ...given.timeouts },
+    warm: given.warm ?? raw.defaults?.warm ?? [],
     ...(given.credentials === undefined ? {} : { credentials: given.credentials }),
     ...(given.ca === undefined ? {} : { ca: given.ca }),
     trustedHosts: given.trustedHosts ?? [],

@@ -95,6 +95,24 @@ const tags = z.strictObject({
   budget: duration.optional(),
 });
 
+const timeouts = z.strictObject({
+  connect: duration.exactOptional(),
+  answer: duration.exactOptional(),
+  idle: duration.exactOptional(),
+});
+
+const platform = z
+  .string()
+  .transform((text, context) =>
+    /^[a-z0-9]+\/[a-z0-9]+(?:\/[a-z0-9]+)?$/.test(text)
+      ? text
+      : refuse(
+          context,
+          `"${text}" is no platform`,
+          'Write OS/ARCHITECTURE, as in linux/arm64 or linux/arm/v7.',
+        ),
+  );
+
 const upstream = z.strictObject({
   endpoint: endpoint.optional(),
   mirror: endpoint.optional(),
@@ -103,6 +121,8 @@ const upstream = z.strictObject({
   egress: z.string().optional(),
   prefix: prefix.optional(),
   tags: tags.optional(),
+  timeouts: timeouts.optional(),
+  warm: z.array(platform).optional(),
   credentials: z.string().min(1).optional(),
   access: z.literal('everyone').optional(),
   ca: fileName.optional(),
@@ -112,7 +132,13 @@ const upstream = z.strictObject({
 export const configSchema = z.strictObject({
   enabled: z.boolean().optional(),
   defaults: z
-    .strictObject({ direct: z.boolean().optional(), egress: z.string().optional(), tags: tags.optional() })
+    .strictObject({
+      direct: z.boolean().optional(),
+      egress: z.string().optional(),
+      tags: tags.optional(),
+      timeouts: timeouts.optional(),
+      warm: z.array(platform).optional(),
+    })
     .optional(),
   upstreams: z.record(z.string(), upstream.nullable()).nullish(),
   proxies: z.record(z.string(), endpoint).nullish(),

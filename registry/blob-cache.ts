@@ -104,6 +104,14 @@ export class BlobCache {
     return this.#join(this.#running(target, digest)?.fill ?? this.#start(target, digest), target, digest);
   }
 
+  /** Brings the blob into the store, where it is not. @throws as {@link open} */
+  async fetch(target: Target, digest: Digest): Promise<void> {
+    if ((await this.size(target, digest)).origin === 'hit') return;
+    const { blob } = await this.open(target, digest);
+    await blob.close();
+    await this.#running(target, digest)?.fill.done;
+  }
+
   /** The size of the blob, without fetching it; `undefined` in it when the upstream does not tell. @throws as {@link open} */
   async size(target: Target, digest: Digest): Promise<{ size: number | undefined; origin: 'hit' | 'miss' }> {
     const { store, upstream, signal, log } = this.#options;

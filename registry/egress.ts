@@ -12,12 +12,12 @@ export interface Timeouts {
   /** Milliseconds for each step to a connection: TCP, a proxy's consent, TLS. */
   readonly connect: number;
   /** Milliseconds until an answer begins. containerd 2.3 gives a mirror 30 s. */
-  readonly headers: number;
+  readonly answer: number;
   /** Milliseconds without a byte of a body. */
   readonly idle: number;
 }
 
-export const DEFAULT_TIMEOUTS: Timeouts = { connect: 5_000, headers: 15_000, idle: 30_000 };
+export const DEFAULT_TIMEOUTS: Timeouts = { connect: 5_000, answer: 15_000, idle: 30_000 };
 
 export interface EgressOptions {
   readonly guard: AddressGuard;
@@ -64,8 +64,8 @@ export class Egress {
     const hops = config.egress.get(upstream.egress) ?? config.egress.get(DIRECT_EGRESS) ?? [];
     // Read each time, since a mounted bundle is replaced while the program runs.
     const certificates = await this.#certificates(upstream);
-    const { host, endpoint, mirror, trustedHosts } = upstream;
-    const key = JSON.stringify([host, endpoint, mirror, trustedHosts, certificates, hops]);
+    const { host, endpoint, mirror, trustedHosts, timeouts } = upstream;
+    const key = JSON.stringify([host, endpoint, mirror, trustedHosts, timeouts, certificates, hops]);
     let ways = this.#ways.get(key);
     if (ways === undefined) {
       // Given, it replaces the certificates that Node would trust.
@@ -84,7 +84,7 @@ export class Egress {
 
   #dispatcher(upstream: Upstream, hop: EgressHop, tls: { ca?: string[] }): Dispatcher {
     if (hop.kind === 'direct') return this.#direct(upstream, tls);
-    const { connect, headers, idle } = this.#options.timeouts;
+    const { connect, answer, idle } = this.#timeoutsOf(upstream);
     const proxy = hop.url.startsWith('socks5:')
       ? new Socks5ProxyAgent(hop.url, { connectTimeout: connect, requestTls: tls })
       : new ProxyAgent({
@@ -99,15 +99,16 @@ export class Egress {
     // Neither hands its limits on to all the pools that it makes.
     return proxy.compose(
       (dispatch) => (options, handler) =>
-        dispatch({ ...options, headersTimeout: headers, bodyTimeout: idle }, handler),
+        dispatch({ ...options, headersTimeout: answer, bodyTimeout: idle }, handler),
     );
   }
 
   #direct(upstream: Upstream, tls: { ca?: string[] }): Dispatcher {
-    const { timeouts, guard } = this.#options;
+    const { guard } = this.#options;
+    const timeouts = this.#timeoutsOf(upstream);
     const connectors = new Map<string, buildConnector.connector>();
     return new Agent({
-      headersTimeout: timeouts.headers,
+      headersTimeout: timeouts.answer,
       bodyTimeout: timeouts.idle,
       allowH2: ALLOW_H2,
       connect: (options, callback) => {
@@ -121,6 +122,10 @@ export class Egress {
         connector(options, callback);
       },
     });
+  }
+
+  #timeoutsOf({ timeouts }: Upstream): Timeouts {
+    return { ...this.#options.timeouts, ...timeouts };
   }
 
   /** What `ca` adds to the certificates that every upstream is checked against. */

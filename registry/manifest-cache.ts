@@ -46,6 +46,8 @@ export interface ManifestCacheOptions {
   readonly store: Store;
   readonly upstream: UpstreamClient;
   readonly log: Logger;
+  /** Is told of every manifest that was fetched. */
+  readonly onFetched: (target: Target, manifest: Manifest) => void;
   /** Ends requests to upstreams; those of clients that left go on until then. */
   readonly signal: AbortSignal;
 }
@@ -225,6 +227,7 @@ export class ManifestCache {
     const { digest, mediaType, bytes } = manifest;
     const name = digestName(target, digest);
     this.#manifests.set(name, manifest);
+    this.#options.onFetched(target, manifest);
     this.#keep(name, async () => {
       await store.put(digest, bytes);
       await store.putLink(keyOf(target), digest, { mediaType, size: bytes.length });

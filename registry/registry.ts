@@ -24,6 +24,7 @@ import type { Store } from './store.ts';
 import { StoreTroubleError } from './store-trouble.ts';
 import { UpstreamClient } from './upstream.ts';
 import { UpstreamFailure } from './upstream-failure.ts';
+import { Warmer } from './warmer.ts';
 
 export interface RegistryOptions {
   readonly store: Store;
@@ -41,6 +42,8 @@ export interface RegistryOptions {
   /** Addresses that upstreams must not lead to, besides those of every machine. */
   readonly apiServers?: readonly string[];
   readonly timeouts?: Timeouts;
+  /** Milliseconds for which it is remembered that an upstream does not have something. */
+  readonly absentTtl?: number;
   /** `name/version` for upstreams. */
   readonly product: string;
   readonly metrics: Metrics;
@@ -49,6 +52,8 @@ export interface RegistryOptions {
 
 /** Mirrors behind one another; more are a loop. */
 const MAX_HOPS = 8;
+/** Long enough for a burst of nodes, short enough for somebody who has just pushed. */
+const ABSENT_TTL_MS = 5_000;
 
 /** The pull-through registry: what answers below `/v2/`. */
 export class Registry {
@@ -57,6 +62,7 @@ export class Registry {
   readonly #blobs: BlobCache;
   readonly #referrers: ReferrersCache;
   readonly #egress: Egress;
+  readonly #warmer: Warmer;
   readonly #stop = new AbortController();
   readonly #instance = `weir-${randomUUID().slice(0, 8)}`;
   readonly #answers: Counter<'kind' | 'status' | 'cache'>;
@@ -75,13 +81,21 @@ export class Registry {
       egress: this.#egress,
       guard,
       dockerConfig: options.dockerConfig,
+      absentTtl: options.absentTtl ?? ABSENT_TTL_MS,
       metrics,
       product: options.product,
       via: `1.1 ${this.#instance}`,
     });
     const { signal } = this.#stop;
-    this.#manifests = new ManifestCache({ store, upstream, log, signal });
+    this.#manifests = new ManifestCache({
+      store,
+      upstream,
+      log,
+      signal,
+      onFetched: (target, manifest) => this.#warmer.warm(target, manifest),
+    });
     this.#blobs = new BlobCache({ store, upstream, spoolDirectory, spoolLimit, log, signal });
+    this.#warmer = new Warmer(this.#manifests, this.#blobs, log);
     this.#referrers = new ReferrersCache({ store, upstream, log, signal });
     const registers = [metrics];
     this.#answers = new Counter({
@@ -139,6 +153,7 @@ export class Registry {
   /** Ends fills and connections to upstreams. */
   async close(): Promise<void> {
     this.#stop.abort(new Error('weir is stopping'));
+    await this.#warmer.close();
     await this.#blobs.close();
     await this.#manifests.close();
     await this.#egress.close();

@@ -1,3 +1,4 @@
+import { LRUCache } from 'lru-cache';
 import { Counter, type Registry } from 'prom-client';
 import type { Dispatcher } from 'undici';
 import type { Upstream } from '../config/config.ts';
@@ -15,6 +16,7 @@ import { absent, limited, UpstreamFailure, unavailable, unfit } from './upstream
 
 /** Until an answer has begun, over all sources, ways, tokens and redirects: containerd 2.3 gives a mirror 30 s. */
 const ANSWER_BUDGET_MS = 20_000;
+const MAX_ABSENT = 20_000;
 const MAX_TOKEN_ANSWER_BYTES = 64 * 1024;
 const MAX_REDIRECTS = 5;
 const REDIRECTS: ReadonlySet<number> = new Set([301, 302, 303, 307, 308]);
@@ -26,6 +28,8 @@ export interface UpstreamOptions {
   readonly guard: AddressGuard;
   /** The docker config.json that holds what `credentials` names. */
   readonly dockerConfig: string | undefined;
+  /** Milliseconds for which it is remembered that an upstream does not have something. */
+  readonly absentTtl: number;
   readonly metrics: Registry;
   /** `name/version`, sent as the user agent. */
   readonly product: string;
@@ -62,6 +66,7 @@ interface Attempt {
 export class UpstreamHttp {
   readonly #options: UpstreamOptions;
   readonly #authorizations = new Authorizations();
+  readonly #absent = new LRUCache<string, UpstreamFailure>({ max: MAX_ABSENT });
   readonly #requests: Counter<'upstream' | 'method' | 'status'>;
 
   constructor(options: UpstreamOptions) {
@@ -85,6 +90,25 @@ export class UpstreamHttp {
     ask: Ask,
     use: (answer: Answer) => Promise<T>,
     sources: readonly Endpoint[] = sourcesOf(target.upstream),
+  ): Promise<T> {
+    const name = `${target.upstream.host}/${target.repository}/${ask.path}`;
+    const known = this.#absent.get(name);
+    if (known !== undefined) throw known;
+    try {
+      return await this.#tryAll(target, ask, use, sources);
+    } catch (error) {
+      const { absentTtl: ttl } = this.#options;
+      if (ttl > 0 && error instanceof UpstreamFailure && error.kind === 'absent')
+        this.#absent.set(name, error, { ttl });
+      throw error;
+    }
+  }
+
+  async #tryAll<T>(
+    target: Target,
+    ask: Ask,
+    use: (answer: Answer) => Promise<T>,
+    sources: readonly Endpoint[],
   ): Promise<T> {
     const ways = await guarded(target, () => this.#options.egress.ways(target.upstream, target.config));
     const deadline = performance.now() + ANSWER_BUDGET_MS;

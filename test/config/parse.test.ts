@@ -38,6 +38,8 @@ upstreams:
     credentials: corp
     access: everyone
     ca: corp-ca.pem
+    timeouts: { connect: 2s, idle: 1m }
+    warm: [linux/arm64]
     trustedHosts: [auth.corp]
   mcr.microsoft.com: { mirror: https://mcr.dockerproxy.com }
   gcr.io: { mirror: https://gcr.example/v2/gcr, via: node }
@@ -55,6 +57,8 @@ fallback: never
       egress: 'direct',
       prefixes: ['dockerhub', 'docker.io'],
       tags: { ttl: 90_000, staleWhileRevalidate: 60_000, budget: 2_000 },
+      timeouts: {},
+      warm: [],
       trustedHosts: [],
     });
     assert.deepEqual(config.upstreams.get('harbor.corp:8443'), {
@@ -65,6 +69,8 @@ fallback: never
       egress: 'direct',
       prefixes: ['corp', 'harbor.corp-8443'],
       tags: { ttl: 90_000, staleWhileRevalidate: 60_000, budget: 2_000 },
+      timeouts: { connect: 2_000, idle: 60_000 },
+      warm: ['linux/arm64'],
       credentials: 'corp',
       ca: 'corp-ca.pem',
       trustedHosts: ['auth.corp'],

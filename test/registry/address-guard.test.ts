@@ -169,7 +169,7 @@ suite('a name', () => {
     const egress = new Egress({
       guard: judge,
       caDirectory: undefined,
-      timeouts: { connect: 1_000, headers: 1_000, idle: 1_000 },
+      timeouts: { connect: 1_000, answer: 1_000, idle: 1_000 },
     });
     egresses.push(egress);
     const url = new URL(`http://${name}:${port()}/`);

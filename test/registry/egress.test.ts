@@ -67,7 +67,7 @@ suite('the way out of the cluster:', () => {
           },
           egress: { out: { proxy: proxies } },
         }),
-        { caDirectory: directory, timeouts: { connect: CONNECT_MS, headers: 1_000, idle: 1_000 } },
+        { caDirectory: directory, timeouts: { connect: CONNECT_MS, answer: 1_000, idle: 1_000 } },
       ),
     );
   const tlsFront = async () => opened(await startTlsFront(upstream.host, identity));

@@ -1,0 +1,37 @@
+import process from 'node:process';
+import type { Logger } from 'pino';
+import { scrub } from '../registry/scrub.ts';
+import { openStore } from './open-store.ts';
+
+/** `weir registry scrub` */
+export async function runScrub(options: {
+  readonly store: string;
+  readonly caDir?: string;
+  readonly dryRun?: boolean;
+  readonly log: Logger;
+  readonly stop: AbortSignal;
+}): Promise<void> {
+  const { log, caDir, stop } = options;
+  const repair = options.dryRun !== true;
+  const { store, close } = await openStore(options.store, {
+    log,
+    ...(caDir === undefined ? {} : { caDirectory: caDir }),
+  });
+  try {
+    const { blobs, bytes, damaged } = await scrub(store, {
+      repair,
+      signal: stop,
+      onDamage: ({ digest, why }) =>
+        process.stdout.write(`${repair ? 'removed' : 'damaged'} ${digest}: ${why}\n`),
+    });
+    process.stdout.write(
+      `${blobs} blobs with ${bytes} bytes were compared with their digests; ${damaged.length} are damaged\n`,
+    );
+    if (!repair && damaged.length > 0)
+      throw new Error(
+        'damaged blobs were found and left; run it without --dry-run to have them fetched again',
+      );
+  } finally {
+    await close();
+  }
+}

@@ -1,0 +1,54 @@
+import { algorithmOf, type Digest, hasherFor } from '../oci/digest.ts';
+import type { Store, StoredBlob } from './store.ts';
+
+/** A blob that is not what its digest says, or cannot be read. */
+export interface Damage {
+  readonly digest: Digest;
+  readonly why: string;
+}
+
+export interface ScrubReport {
+  readonly blobs: number;
+  readonly bytes: number;
+  readonly damaged: readonly Damage[];
+}
+
+/**
+ * Reads every blob of the store and compares it with its digest. Damaged ones are removed when `repair` says so:
+ * they are fetched again when they are next asked for.
+ *
+ * @throws Error of the store when it cannot be listed, or the signal aborts.
+ */
+export async function scrub(
+  store: Store,
+  { repair, onDamage, signal }: { repair: boolean; onDamage: (damage: Damage) => void; signal: AbortSignal },
+): Promise<ScrubReport> {
+  const damaged: Damage[] = [];
+  let blobs = 0;
+  let bytes = 0;
+  for await (const digest of store.digests()) {
+    signal.throwIfAborted();
+    const blob = await store.open(digest);
+    // Removed meanwhile, by whoever found it damaged.
+    if (blob === undefined) continue;
+    blobs += 1;
+    bytes += blob.size;
+    const why = await damageOf(blob, digest, signal).finally(() => blob.close());
+    if (why === undefined) continue;
+    damaged.push({ digest, why });
+    onDamage({ digest, why });
+    if (repair) await store.remove(digest);
+  }
+  return { blobs, bytes, damaged };
+}
+
+async function damageOf(blob: StoredBlob, digest: Digest, signal: AbortSignal): Promise<string | undefined> {
+  const hasher = hasherFor(algorithmOf(digest));
+  const write = (chunk: Uint8Array): Promise<void> => {
+    hasher.update(chunk);
+    return Promise.resolve();
+  };
+  if (blob.size > 0) await blob.copyTo(write, { start: 0, end: blob.size - 1 }, signal);
+  const found = `${algorithmOf(digest)}:${hasher.digest('hex')}`;
+  return found === digest ? undefined : `its ${blob.size} bytes have the digest ${found}`;
+}

@@ -1,0 +1,82 @@
+import type { Logger } from 'pino';
+import { z } from 'zod';
+import { MANIFEST_TYPES } from '../oci/descriptor.ts';
+import { type Digest, parseDigest } from '../oci/digest.ts';
+import { parseJson } from '../oci/json.ts';
+import type { BlobCache } from './blob-cache.ts';
+import type { ManifestCache } from './manifest-cache.ts';
+import { nameOf, type Target } from './target.ts';
+import type { Manifest } from './upstream.ts';
+
+/** Images that wait; more are not warmed up, since pulls have already overtaken them. */
+const MAX_WAITING = 100;
+
+const digestSchema = z.string().transform((text, context): Digest => {
+  const digest = parseDigest(text);
+  if (digest !== undefined) return digest;
+  context.addIssue({ code: 'custom', message: 'no digest' });
+  return z.NEVER;
+});
+const descriptor = z.object({ digest: digestSchema });
+const platform = z.object({ os: z.string(), architecture: z.string(), variant: z.string().optional() });
+const imageSchema = z.object({
+  manifests: z.array(descriptor.extend({ platform: platform.optional() })).optional(),
+  config: descriptor.optional(),
+  layers: z.array(descriptor).optional(),
+});
+
+/**
+ * Fetches what nodes of other platforms will ask for once an index was pulled. One image at a time, behind the
+ * pulls that somebody waits for; what fails is fetched when it is pulled.
+ */
+export class Warmer {
+  readonly #manifests: ManifestCache;
+  readonly #blobs: BlobCache;
+  readonly #log: Logger;
+  readonly #waiting: (() => Promise<void>)[] = [];
+  #running: Promise<void> | undefined;
+
+  constructor(manifests: ManifestCache, blobs: BlobCache, log: Logger) {
+    this.#manifests = manifests;
+    this.#blobs = blobs;
+    this.#log = log;
+  }
+
+  /** Takes note of a manifest that was fetched; of an index, the configured platforms are fetched. */
+  warm(target: Target, { bytes }: Manifest): void {
+    const { warm } = target.upstream;
+    if (warm.length === 0) return;
+    const { manifests = [] } = imageSchema.safeParse(parseJson(bytes.toString('utf8'))).data ?? {};
+    for (const { digest, platform: its } of manifests) {
+      const names =
+        its === undefined
+          ? []
+          : [`${its.os}/${its.architecture}`, `${its.os}/${its.architecture}/${its.variant ?? ''}`];
+      if (!warm.some((name) => names.includes(name)) || this.#waiting.length >= MAX_WAITING) continue;
+      this.#waiting.push(() => this.#fetch(target, digest));
+    }
+    this.#running ??= this.#run();
+  }
+
+  /** Forgets what waits; resolves when nothing runs. */
+  async close(): Promise<void> {
+    this.#waiting.length = 0;
+    await this.#running;
+  }
+
+  async #run(): Promise<void> {
+    for (let next = this.#waiting.shift(); next !== undefined; next = this.#waiting.shift()) await next();
+    this.#running = undefined;
+  }
+
+  async #fetch(target: Target, digest: Digest): Promise<void> {
+    try {
+      const { manifest } = await this.#manifests.byDigest(target, digest, MANIFEST_TYPES.join(', '));
+      const { config, layers = [] } = imageSchema.parse(parseJson(manifest.bytes.toString('utf8')));
+      for (const blob of [...(config === undefined ? [] : [config]), ...layers])
+        await this.#blobs.fetch(target, blob.digest);
+    } catch (error) {
+      this.#log.warn({ err: error, repository: nameOf(target), digest }, 'a platform was not warmed up');
+    }
+  }
+}
