@@ -1,0 +1,119 @@
+import { cpuSeconds, peakMegabytes } from './child.ts';
+import { ContainerdClient, type Pulled } from './containerd-client.ts';
+import type { BenchOptions, Report } from './report.ts';
+import { type Sample, sampleOf, tell } from './sample.ts';
+import { Scene } from './scene.ts';
+import type { Pushed } from './upstream-control.ts';
+import { HOST, type WeirProcess } from './weir-process.ts';
+
+const MB = 1_000_000;
+const GIB = 1024 ** 3;
+/** Two images before anything is measured, so that no side is measured while its code is compiled. */
+const WARM_UP: readonly (readonly number[])[] = [[50 * MB], Array.from({ length: 20 }, () => 2 * MB)];
+
+interface Case {
+  readonly name: string;
+  readonly sizes: readonly number[];
+  readonly rounds: number;
+  /** Whether weir has connections to the upstream from a pull just before. */
+  readonly connected: boolean;
+}
+
+const CASES: readonly Case[] = [
+  { name: '1 × 1 GiB', sizes: [GIB], rounds: 3, connected: false },
+  { name: '20 × 10 MB', sizes: Array.from({ length: 20 }, () => 10 * MB), rounds: 5, connected: false },
+  { name: '3 × 2 MB, weir connected', sizes: [2 * MB, 2 * MB, 2 * MB], rounds: 9, connected: true },
+  { name: '3 × 2 MB, weir not connected', sizes: [2 * MB, 2 * MB, 2 * MB], rounds: 5, connected: false },
+];
+
+interface Measured {
+  readonly name: string;
+  readonly directMs: Sample;
+  readonly weirMs: Sample;
+  /** Of pairs that followed one another. */
+  readonly ratio: Sample;
+  /** Milliseconds to the first byte of the first layer, weir less direct. */
+  readonly firstByteMore: Sample;
+  /** Of weir. */
+  readonly cpuSecondsPerGiB: Sample;
+}
+
+/** Pulls that nobody made before, from an upstream 30 ms and 125 MB/s away: by way of weir, and without. */
+export async function benchCold(options: BenchOptions): Promise<Report> {
+  await using scene = await Scene.open({ tokens: options.tokens });
+  const { store } = options;
+  const nodeFlags = options.profile === undefined ? [] : ['--cpu-prof', `--cpu-prof-dir=${options.profile}`];
+  const weir = await scene.startWeir({ nodeFlags, ...(store === undefined ? {} : { store }) });
+  for (const sizes of WARM_UP) {
+    const image = await scene.upstream.push(sizes);
+    await pull(scene.upstream.url, undefined, image, options);
+    await pull(weir.url, HOST, image, options);
+    await weir.settled();
+  }
+  const measured: Measured[] = [];
+  for (const one of CASES) measured.push(await measure(scene, weir, one, options));
+  const peakMB = await peakMegabytes(weir.pid);
+  await weir.stop();
+  return {
+    data: { measured, peakMB },
+    title: 'Cold pulls, weir ÷ direct; median (least–most) of rounds in turn',
+    columns: ['image', 'direct ms', 'weir ms', 'weir ÷ direct', 'first byte, ms more', 'weir CPU s/GiB'],
+    rows: measured.map((row) => [
+      row.name,
+      tell(row.directMs, 0),
+      tell(row.weirMs, 0),
+      tell(row.ratio, 3),
+      tell(row.firstByteMore, 1),
+      tell(row.cpuSecondsPerGiB, 2),
+    ]),
+    notes: [`Memory of weir at its peak: ${peakMB} MB`],
+    ok: true,
+  };
+}
+
+async function measure(scene: Scene, weir: WeirProcess, one: Case, options: BenchOptions): Promise<Measured> {
+  const { upstream } = scene;
+  const direct: Pulled[] = [];
+  const through: Pulled[] = [];
+  const cpu: number[] = [];
+  const size = one.sizes.reduce((sum, bytes) => sum + bytes, 0);
+  for (let round = 0; round < one.rounds; round += 1) {
+    const image = await upstream.push(one.sizes);
+    direct.push(await pull(upstream.url, undefined, image, options));
+    if (one.connected) {
+      await pull(weir.url, HOST, await upstream.push(one.sizes), options);
+      await weir.settled();
+    } else await upstream.closeIdle();
+    const before = await cpuSeconds(weir.pid);
+    through.push(await pull(weir.url, HOST, image, options));
+    await weir.settled();
+    cpu.push((((await cpuSeconds(weir.pid)) - before) * GIB) / size);
+  }
+  const pairs = direct.map((one, index) => ({ one, other: through[index] ?? one }));
+  return {
+    name: one.name,
+    directMs: sampleOf(direct.map(({ milliseconds }) => milliseconds)),
+    weirMs: sampleOf(through.map(({ milliseconds }) => milliseconds)),
+    ratio: sampleOf(pairs.map(({ one, other }) => other.milliseconds / one.milliseconds)),
+    firstByteMore: sampleOf(pairs.map(({ one, other }) => firstByte(other) - firstByte(one))),
+    cpuSecondsPerGiB: sampleOf(cpu),
+  };
+}
+
+function firstByte({ layers }: Pulled): number {
+  return layers[0]?.firstByteMs ?? Number.NaN;
+}
+
+async function pull(
+  origin: string,
+  ns: string | undefined,
+  image: Pushed,
+  { verify }: BenchOptions,
+): Promise<Pulled> {
+  const client = new ContainerdClient({ origin, ns, verify });
+  try {
+    return await client.pull(image);
+  } finally {
+    client.close();
+  }
+}
