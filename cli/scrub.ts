@@ -13,12 +13,12 @@ export async function runScrub(options: {
 }): Promise<void> {
   const { log, caDir, stop } = options;
   const repair = options.dryRun !== true;
-  const { store, close } = await openStore(options.store, {
+  const opened = await openStore(options.store, {
     log,
     ...(caDir === undefined ? {} : { caDirectory: caDir }),
   });
   try {
-    const { blobs, bytes, damaged } = await scrub(store, {
+    const { blobs, bytes, damaged } = await scrub(opened.store, {
       repair,
       signal: stop,
       onDamage: ({ digest, why }) =>
@@ -32,6 +32,6 @@ export async function runScrub(options: {
         'damaged blobs were found and left; run it without --dry-run to have them fetched again',
       );
   } finally {
-    await close();
+    await opened.close();
   }
 }

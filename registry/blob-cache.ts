@@ -4,13 +4,15 @@ import { BlobLinks } from './blob-links.ts';
 import { Fill, type UpstreamBody } from './fill.ts';
 import { HashPool } from './hash-pool.ts';
 import { passThrough } from './pass-through.ts';
-import { SpoolFull } from './spool.ts';
+import { SpoolFull, sweepSpool } from './spool.ts';
 import { SpoolBudget } from './spool-budget.ts';
 import type { AskedRange, ByteRange, Link, Store, StoredBlob, Write } from './store.ts';
 import { StoreTrouble } from './store-trouble.ts';
 import { nameOf, type Target } from './target.ts';
 import type { UpstreamClient } from './upstream.ts';
 import { UpstreamFailure, unavailable } from './upstream-failure.ts';
+
+const SWEEP_MS = 600_000;
 
 export interface BlobAnswer {
   readonly blob: StoredBlob;
@@ -44,11 +46,15 @@ export class BlobCache {
   readonly #links: BlobLinks;
   readonly #hashes = new HashPool();
   readonly #budget: SpoolBudget;
+  readonly #sweeping: NodeJS.Timeout;
 
   constructor(options: BlobCacheOptions) {
     this.#options = options;
     this.#links = new BlobLinks(options.store);
     this.#budget = new SpoolBudget(options.spoolLimit);
+    this.#sweep();
+    this.#sweeping = setInterval(() => this.#sweep(), SWEEP_MS);
+    this.#sweeping.unref();
   }
 
   /** How many blobs are being read from upstreams. */
@@ -128,8 +134,16 @@ export class BlobCache {
 
   /** Resolves when no fill uses the spool directory any more; the signal is to be aborted before. */
   async close(): Promise<void> {
+    clearInterval(this.#sweeping);
     await Promise.allSettled([...this.#fills.values()].map(({ fill }) => fill.done));
     await this.#hashes.close();
+  }
+
+  #sweep(): void {
+    const { spoolDirectory, log } = this.#options;
+    sweepSpool(spoolDirectory).catch((error: unknown) =>
+      log.warn({ err: error }, 'the spool directory was not swept'),
+    );
   }
 
   #running(target: Target, digest: Digest): RunningFill | undefined {

@@ -17,7 +17,9 @@ export interface Timeouts {
   readonly idle: number;
 }
 
-export const DEFAULT_TIMEOUTS: Timeouts = { connect: 5_000, answer: 15_000, idle: 30_000 };
+const KEEP_ALIVE_MS = 60_000;
+
+export const DEFAULT_TIMEOUTS: Timeouts = { connect: 5_000, answer: 15_000, idle: 20_000 };
 
 export interface EgressOptions {
   readonly guard: AddressGuard;
@@ -108,6 +110,8 @@ export class Egress {
     const timeouts = this.#timeoutsOf(upstream);
     const connectors = new Map<string, buildConnector.connector>();
     return new Agent({
+      // The next image comes soon after the last, and its first bytes sooner over a connection that is there.
+      keepAliveTimeout: KEEP_ALIVE_MS,
       headersTimeout: timeouts.answer,
       bodyTimeout: timeouts.idle,
       allowH2: ALLOW_H2,

@@ -3,6 +3,9 @@ import type { ByteRange, Write } from './store.ts';
 
 /** One buffer a reader, used again for every chunk: allocation is what serving a file costs most. */
 const CHUNK_BYTES = 512 * 1024;
+/** Buffers of readers that have ended, for the next ones. */
+const MAX_IDLE_BUFFERS = 32;
+const idle: Buffer[] = [];
 
 /**
  * Copies a part of a file. `readable` answers how far the file may be read, waiting while that is not beyond the
@@ -17,7 +20,11 @@ export async function copyFile(
   readable: (offset: number) => Promise<number>,
   signal: AbortSignal,
 ): Promise<void> {
-  const buffer = Buffer.allocUnsafeSlow(Math.min(CHUNK_BYTES, range.end - range.start + 1));
+  const wanted = range.end - range.start + 1;
+  const buffer =
+    wanted < CHUNK_BYTES
+      ? Buffer.allocUnsafeSlow(wanted)
+      : (idle.pop() ?? Buffer.allocUnsafeSlow(CHUNK_BYTES));
   let offset = range.start;
   while (offset <= range.end) {
     const limit = Math.min(await readable(offset), range.end + 1);
@@ -27,4 +34,6 @@ export async function copyFile(
     await write(buffer.subarray(0, bytesRead));
     offset += bytesRead;
   }
+  // Not after a failure: a socket may still hold it then.
+  if (buffer.length === CHUNK_BYTES && idle.length < MAX_IDLE_BUFFERS) idle.push(buffer);
 }

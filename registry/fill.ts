@@ -36,7 +36,7 @@ export interface FillOptions {
 }
 
 /** A body that breaks off is asked for again from where it ended, this often without a byte between. */
-const MAX_FRUITLESS_TRIES = 3;
+const MAX_FRUITLESS_TRIES = 2;
 const RETRY_PAUSE_MS = 300;
 /** A body that brings less than this in the time below is broken off, and asked for again elsewhere. */
 const MIN_PROGRESS_BYTES = 32 * 1024;

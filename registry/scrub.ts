@@ -33,7 +33,7 @@ export async function scrub(
     if (blob === undefined) continue;
     blobs += 1;
     bytes += blob.size;
-    const why = await damageOf(blob, digest, signal).finally(() => blob.close());
+    const why = await damageOf(blob, digest, signal);
     if (why === undefined) continue;
     damaged.push({ digest, why });
     onDamage({ digest, why });
@@ -48,7 +48,11 @@ async function damageOf(blob: StoredBlob, digest: Digest, signal: AbortSignal): 
     hasher.update(chunk);
     return Promise.resolve();
   };
-  if (blob.size > 0) await blob.copyTo(write, { start: 0, end: blob.size - 1 }, signal);
+  try {
+    if (blob.size > 0) await blob.copyTo(write, { start: 0, end: blob.size - 1 }, signal);
+  } finally {
+    await blob.close();
+  }
   const found = `${algorithmOf(digest)}:${hasher.digest('hex')}`;
   return found === digest ? undefined : `its ${blob.size} bytes have the digest ${found}`;
 }

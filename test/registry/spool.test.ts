@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdtemp, open, rm } from 'node:fs/promises';
+import { mkdtemp, open, readdir, rm, utimes, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, suite, test } from 'node:test';
@@ -7,7 +7,7 @@ import { setTimeout } from 'node:timers/promises';
 import { digestOf } from '../../oci/digest.ts';
 import { FilesystemStore } from '../../registry/filesystem-store.ts';
 import { HashPool } from '../../registry/hash-pool.ts';
-import { SpoolFull } from '../../registry/spool.ts';
+import { SpoolFull, sweepSpool } from '../../registry/spool.ts';
 import { SpoolBudget } from '../../registry/spool-budget.ts';
 import { FragileStore } from '../support/fragile-store.ts';
 import { contentOf, noise } from '../support/image.ts';
@@ -133,6 +133,18 @@ suite('the pool of hashing threads', () => {
       await rm(directory, { recursive: true, force: true });
     }
   });
+});
+
+test('what a killed process left in the spool is swept, and what is on its way is not', async () => {
+  const directory = await mkdtemp(join(tmpdir(), 'weir-sweep-'));
+  try {
+    for (const name of ['old.spool', 'new.spool', 'old.other']) await writeFile(join(directory, name), 'x');
+    for (const name of ['old.spool', 'old.other']) await utimes(join(directory, name), 0, 0);
+    await sweepSpool(directory);
+    assert.deepEqual(await readdir(directory), ['new.spool', 'old.other']);
+  } finally {
+    await rm(directory, { recursive: true, force: true });
+  }
 });
 
 test('the budget of the local disk is shared, and given back', () => {
