@@ -11,7 +11,7 @@ import { renderHosts } from './hosts-toml.ts';
 import { judge, markerOf } from './marker.ts';
 import { removeOriginal, saveOriginal } from './original.ts';
 import { restoreOthers } from './rollback.ts';
-import { openState, type Place, type State } from './state.ts';
+import { openState, type Place, type State, settle } from './state.ts';
 
 /** Where the nodes find our registry, and what they shall ask it for. */
 export interface Wanted {
@@ -34,7 +34,8 @@ export interface Outcome {
  *
  * @throws Error when the state directory or the certificates directory cannot be read at all.
  */
-export async function applyConfig(place: Place, wanted: Wanted, signal?: AbortSignal): Promise<Outcome> {
+export async function applyConfig(given: Place, wanted: Wanted, signal?: AbortSignal): Promise<Outcome> {
+  const place = await settle(given);
   const work: Work = { ...place, ...wanted, state: await openState(place) };
   const changes: Change[] = [];
   const states = new Map<string, HostState>();

@@ -1,9 +1,9 @@
 import { createHash } from 'node:crypto';
-import { lchown } from 'node:fs/promises';
-import { join } from 'node:path';
+import { lchown, readdir } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
 import { z } from 'zod';
 import { makeDirectory, removeFile, replaceFile, replaceLink } from '../process/durable-file.ts';
-import { fileProblem } from '../process/file-problem.ts';
+import { codeOf, fileProblem } from '../process/file-problem.ts';
 import { type PresentFile, readDiskFile } from './disk-file.ts';
 
 /** A user's hosts.toml as it was before we merged it: enough to bring it back byte for byte. */
@@ -33,8 +33,30 @@ export async function saveOriginal(folder: string, original: Original): Promise<
   await replaceFile(pathOf(folder, idOf(original)), format(original), { mode: 0o600 });
 }
 
-/** `undefined` when it is lost, or no longer what was saved. */
+/**
+ * Looks for an original beside those of its certificates directory, and then beside those of the others: a bind
+ * mount is the same directory under another path. `undefined` when it is lost, or no longer what was saved.
+ */
 export async function loadOriginal(folder: string, id: string): Promise<Original | undefined> {
+  for (const place of [folder, ...(await otherFolders(folder))]) {
+    const found = await loadFrom(place, id);
+    if (found !== undefined) return found;
+  }
+  return undefined;
+}
+
+async function otherFolders(folder: string): Promise<readonly string[]> {
+  const stateDir = dirname(dirname(folder));
+  try {
+    const names = await readdir(stateDir);
+    return names.map((name) => join(stateDir, name, basename(folder))).filter((other) => other !== folder);
+  } catch (error) {
+    if (codeOf(error) === 'ENOENT') return [];
+    throw fileProblem('list', stateDir, error);
+  }
+}
+
+async function loadFrom(folder: string, id: string): Promise<Original | undefined> {
   const file = await readDiskFile(pathOf(folder, id));
   if (file.kind === 'absent') return undefined;
   if (createHash('sha256').update(file.text).digest('hex').slice(0, 32) !== id) return undefined;

@@ -13,7 +13,7 @@ import {
 import { parseHosts } from './hosts-file.ts';
 import { judge, type Marker, markerOf } from './marker.ts';
 import { loadOriginal, type Original, removeOriginal, restoreOriginal } from './original.ts';
-import { openState, type Place, type State } from './state.ts';
+import { openState, type Place, type State, settle } from './state.ts';
 import { type Remainder, withoutMirror } from './without-mirror.ts';
 
 /**
@@ -22,7 +22,8 @@ import { type Remainder, withoutMirror } from './without-mirror.ts';
  *
  * @throws AggregateError with one error for each host that could not be restored; the others are.
  */
-export async function rollback(place: Place): Promise<readonly Change[]> {
+export async function rollback(given: Place): Promise<readonly Change[]> {
+  const place = await settle(given);
   const state = await openState(place);
   const { changes, failures } = await restoreOthers({ ...place, state }, new Set());
   if (failures.size > 0)
@@ -90,7 +91,7 @@ async function restoreDirectory(certsDir: string, state: State, name: string): P
     done =
       marker === undefined || known === undefined || typeof marker.was === 'string'
         ? await remove(directory)
-        : await leaveRest(directory, disk, withoutMirror(known, marker.mirror));
+        : await leaveRest(directory, disk, withoutMirror(known, marker.mirror), LOST);
   }
   if (marker?.was === 'no directory') await removeIfEmpty(directory.path);
   state.forget(name);
@@ -128,7 +129,7 @@ async function restoreEdited(
   const ours = written === undefined ? undefined : withoutMirror(written, marker.mirror, before);
   if (rest.text !== ours?.text && !isBare(rest, ours)) return leaveRest(directory, disk, rest);
   if (original !== undefined) return bringBack(directory, original);
-  return typeof marker.was === 'string' ? remove(directory) : leaveRest(directory, disk, rest);
+  return typeof marker.was === 'string' ? remove(directory) : leaveRest(directory, disk, rest, LOST);
 }
 
 function rootOf(original: Original, { file }: HostDirectory): JsonMap {
@@ -150,8 +151,15 @@ function isBare({ file, hasComments }: Remainder, ours: Remainder | undefined): 
   );
 }
 
-async function leaveRest(directory: HostDirectory, disk: PresentFile, rest: Remainder): Promise<Done> {
-  if (isBare(rest, undefined)) return remove(directory);
+/** What had an original is never removed: somebody's file may be all that is left of it. */
+async function leaveRest(
+  directory: HostDirectory,
+  disk: PresentFile,
+  rest: Remainder,
+  why = '',
+): Promise<Done> {
   await replaceFile(directory.file, rest.text, disk.access);
-  return { kind: 'restored', reason: 'our host was taken out, the rest left as it is' };
+  return { kind: 'restored', reason: `${why}our host was taken out, the rest left as it is` };
 }
+
+const LOST = 'its original is not in the state directory (was another one given with --state-dir?): ';

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
-import { readFile, rename } from 'node:fs/promises';
-import { dirname, join, resolve } from 'node:path';
+import { readFile, realpath, rename } from 'node:fs/promises';
+import { basename, dirname, join, resolve } from 'node:path';
 import type { Logger } from 'pino';
 import { z } from 'zod';
 import { makeDirectory, replaceFile } from '../process/durable-file.ts';
@@ -13,6 +13,21 @@ export interface Place {
   /** Where originals and our memory are kept (`/var/lib/weir`), for every certificates directory apart. */
   readonly stateDir: string;
   readonly log: Logger;
+}
+
+/** The same place, however it is named: by a relative path, or through symbolic links. */
+export async function settle<T extends Place>(place: T): Promise<T> {
+  return { ...place, certsDir: await realPath(resolve(place.certsDir)), stateDir: resolve(place.stateDir) };
+}
+
+/** What of the path is there already decides where the rest will be. */
+async function realPath(path: string): Promise<string> {
+  try {
+    return await realpath(path);
+  } catch (error) {
+    if (codeOf(error) !== 'ENOENT' || dirname(path) === path) throw fileProblem('look at', path, error);
+    return join(await realPath(dirname(path)), basename(path));
+  }
 }
 
 /**

@@ -159,9 +159,9 @@ test('without the state directory, the files alone are enough', async (t) => {
   await rm(node.stateDir, { recursive: true });
   assert.deepEqual((await node.rollback()).toSorted(), [
     'removed ghcr.io',
-    'removed mcr.microsoft.com',
     'removed quay.io',
     'restored docker.io',
+    'restored mcr.microsoft.com',
   ]);
   assert.deepEqual(Object.keys(await node.snapshot()), [
     '.',
@@ -172,7 +172,9 @@ test('without the state directory, the files alone are enough', async (t) => {
     'ghcr.io',
     'ghcr.io/ca.crt',
     'mcr.microsoft.com',
+    'mcr.microsoft.com/hosts.toml',
   ]);
+  assert.equal(await node.read('mcr.microsoft.com/hosts.toml'), 'server = "https://mcr.microsoft.com"\n');
   assert.equal(
     await node.read('docker.io/hosts.toml'),
     'server = "https://hub.corp"\n\n[host."https://a.corp"]\ncapabilities = [ "pull" ]\n',
