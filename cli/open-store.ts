@@ -1,9 +1,10 @@
+import { existsSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import type { Logger } from 'pino';
 import { UsageError } from '../process/lifecycle.ts';
-import { FilesystemStore } from '../registry/filesystem-store.ts';
+import { FilesystemStore, LAYOUT_FILE } from '../registry/filesystem-store.ts';
 import { isS3Location, parseS3Location } from '../registry/s3-location.ts';
 import type { Store } from '../registry/store.ts';
 
@@ -23,6 +24,8 @@ export interface StoreOptions {
   /** Directory for blobs on their way, where the store has no file system of its own. */
   readonly spoolDirectory?: string;
   readonly log: Logger;
+  /** The store is to be looked at, and must be there. */
+  readonly mustExist?: boolean;
 }
 
 /**
@@ -35,6 +38,8 @@ export async function openStore(text: string, options: StoreOptions): Promise<Op
   const directory = /^file:(?:\/\/)?(.+)$/.exec(text)?.[1];
   if (directory === undefined)
     throw new UsageError(`"${text}" is no store; write file:DIR or s3://BUCKET/PREFIX?region=REGION`);
+  if (options.mustExist === true && !existsSync(join(directory, LAYOUT_FILE)))
+    throw new UsageError(`${directory} holds no store of weir`);
   const store = await FilesystemStore.open(resolve(directory));
   return {
     store,

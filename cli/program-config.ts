@@ -105,7 +105,8 @@ async function readAtStart({ file, lastGood, log }: ProgramConfigOptions): Promi
   } catch (error) {
     refusal = error;
   }
-  if (lastGood === undefined || !existsSync(lastGood)) throw usage(refusal);
+  // A file that is not there is a slip in the command, not in the configuration.
+  if (lastGood === undefined || !existsSync(file) || !existsSync(lastGood)) throw usage(refusal);
   log.error(
     `the configuration is refused, the last good one, ${lastGood}, is in force: ${describe(refusal)}`,
   );

@@ -15,6 +15,7 @@ export async function runScrub(options: {
   const repair = options.dryRun !== true;
   const opened = await openStore(options.store, {
     log,
+    mustExist: true,
     ...(caDir === undefined ? {} : { caDirectory: caDir }),
   });
   try {

@@ -31,6 +31,7 @@ export async function runStandalone(
   });
   cleanup.defer(() => config.close());
   const store = await openStore(`file:${join(data, 'store')}`, { log });
+  cleanup.defer(() => store.close());
   let agent: Agent | undefined;
   const readiness = (): Readiness =>
     agent === undefined ? { ready: false, detail: ['starting'] } : agentReadiness(agent);

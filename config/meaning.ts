@@ -68,7 +68,12 @@ function checkUpstream(
   report: Report,
 ): void {
   if (upstream.mirror !== undefined) checkMirror([...path, 'mirror'], upstream, upstream.mirror, report);
-  if (given.endpoint !== undefined) checkTarget([...path, 'endpoint'], upstream, given.endpoint, report);
+  checkTarget(
+    given.endpoint === undefined ? path : [...path, 'endpoint'],
+    upstream,
+    upstream.endpoint,
+    report,
+  );
   if (upstream.via === 'node' && upstream.mirror === undefined)
     report(
       'error',

@@ -49,7 +49,7 @@ function readConfig(text: string): { config: Config | undefined; problems: reado
       problems: [wholeFile('the configuration is larger than 1 MiB', 'Shorten it.')],
     };
   const source = readYaml(text);
-  if (source.problems.length > 0) return { config: undefined, problems: source.problems };
+  if (!source.isReadable) return { config: undefined, problems: source.problems };
 
   const { raw, problems } = readShape(source);
   if (raw === undefined) return { config: undefined, problems };
@@ -65,7 +65,7 @@ function readConfig(text: string): { config: Config | undefined; problems: reado
       ],
     };
   const config = toConfig(raw);
-  const all = [...problems, ...checkMeaning(raw, config, source)];
+  const all = [...source.problems, ...problems, ...checkMeaning(raw, config, source)];
   return { config, problems: all.toSorted((a, b) => a.line - b.line || a.column - b.column) };
 }
 
@@ -118,7 +118,7 @@ function explain(issue: z.core.$ZodIssue): { message: string; remedy: string } {
       };
     case 'invalid_type':
       return {
-        message: `a ${issue.expected} is wanted here`,
+        message: `${WANTED[issue.expected] ?? issue.expected} is wanted here`,
         remedy: TYPE_REMEDY[issue.expected] ?? 'Correct the type.',
       };
     case 'invalid_value':
@@ -135,6 +135,14 @@ function explain(issue: z.core.$ZodIssue): { message: string; remedy: string } {
       return { message: issue.message.replace(/^./, (c) => c.toLowerCase()), remedy: 'Correct it.' };
   }
 }
+
+const WANTED: Readonly<Record<string, string>> = {
+  boolean: 'true or false',
+  string: 'text',
+  array: 'a list',
+  object: 'a set of keys',
+  record: 'a set of keys',
+};
 
 const TYPE_REMEDY: Readonly<Record<string, string>> = {
   boolean: 'Write true or false, without quotes.',

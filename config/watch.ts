@@ -8,7 +8,7 @@ import { ConfigError, type Problem } from './problem.ts';
 
 /** What a program learns about its configuration while it runs. */
 export interface ConfigEvents {
-  /** A new configuration is in force. */
+  /** A new configuration is in force, or the one in force can be read again. */
   changed(version: ConfigVersion): void;
   /** An edit was refused; the configuration before it stays in force. */
   refused(error: Error): void;
@@ -83,8 +83,10 @@ export class ConfigFile {
   async #read(): Promise<void> {
     try {
       const version = await readConfigFile(this.#path);
+      const wasRefused = this.#refused !== undefined;
       this.#refused = undefined;
-      if (version.hash === this.#version.hash) return;
+      // An edit that was refused and taken back is news too.
+      if (version.hash === this.#version.hash && !wasRefused) return;
       this.#version = version;
       this.#events.changed(version);
     } catch (error) {

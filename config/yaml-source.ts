@@ -5,6 +5,8 @@ export type Path = readonly PropertyKey[];
 
 /** A YAML text as plain values, with the place of each in the file. */
 export interface YamlSource {
+  /** Whether `value` is what the text says; it may have problems all the same. */
+  readonly isReadable: boolean;
   readonly value: unknown;
   readonly problems: readonly Problem[];
   /** Where the key of this path stands; the nearest parent's place when the path does not exist. */
@@ -17,8 +19,13 @@ export interface YamlSource {
  */
 export function readYaml(text: string): YamlSource {
   const lines = new LineCounter();
-  const document = parseDocument(quoteBareGlobs(text), { lineCounter: lines, prettyErrors: false });
-  const problems = [...document.errors, ...document.warnings].map((error): Problem => {
+  const quoted = quoteBareGlobs(text);
+  const strict = parseDocument(quoted, { lineCounter: lines, prettyErrors: false });
+  // A key that is there twice is wrong, but hides nothing else that is.
+  const isReadable =
+    strict.errors.every(({ code }) => code === 'DUPLICATE_KEY') && strict.warnings.length === 0;
+  const document = isReadable ? parseDocument(quoted, { uniqueKeys: false }) : strict;
+  const problems = [...strict.errors, ...strict.warnings].map((error): Problem => {
     const { line, col } = lines.linePos(error.pos[0]);
     return {
       severity: 'error',
@@ -29,8 +36,10 @@ export function readYaml(text: string): YamlSource {
       remedy: 'Mend the YAML; nothing of this file is in force until it can be read.',
     };
   });
+  const value = isReadable ? plainValue(document, problems) : undefined;
   return {
-    value: problems.length > 0 ? undefined : plainValue(document, problems),
+    value,
+    isReadable: isReadable && problems.length === strict.errors.length,
     problems,
     place: (path) => place(document, lines, path),
   };

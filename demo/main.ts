@@ -11,7 +11,8 @@ import { join } from 'node:path';
 import process from 'node:process';
 import { createInterface } from 'node:readline';
 import { parseArgs } from 'node:util';
-import { parseReference } from '../oci/reference.ts';
+import { formatReference, parseReference } from '../oci/reference.ts';
+import { describe } from '../process/lifecycle.ts';
 import { makeImage, noise } from '../test/support/image.ts';
 import { UpstreamRegistry } from '../test/support/upstream-registry.ts';
 import { type Pulled, pull } from './pull.ts';
@@ -96,6 +97,9 @@ try {
   console.log(
     'Nodes did not need to be restarted and no Pod was changed: containerd reads hosts.toml at every pull.',
   );
+} catch (error) {
+  console.error(`The demo failed: ${describe(error)}`);
+  process.exitCode = 1;
 } finally {
   weir.kill('SIGTERM');
   await ended;
@@ -155,7 +159,7 @@ async function stay(mirror: string): Promise<void> {
     [
       `containerd: config_path = "${certsDir}" under [plugins."io.containerd.grpc.v1.cri".registry] (1.x) or`,
       '            [plugins."io.containerd.cri.v1.images".registry] (2.x), and restart it once;',
-      `            or try it without: ctr images pull --hosts-dir ${certsDir} docker.io/library/hello-weir:1`,
+      `            or try it without: ctr images pull --hosts-dir ${certsDir} ${formatReference(parseReference(image))}`,
       `Docker:     { "registry-mirrors": ["${mirror}"] } in /etc/docker/daemon.json, then kill -HUP dockerd`,
       `anything:   ${new URL(mirror).host}/${host}/… in place of ${host}/…`,
       '',

@@ -64,6 +64,8 @@ export async function pull(mirror: string, image: string): Promise<Pulled> {
 
 async function ask(url: string, method: string): Promise<Response> {
   const answer = await fetch(url, { method, headers: { accept: MANIFEST_TYPES.join(', ') } });
-  if (!answer.ok) throw new Error(`${method} ${url} was answered ${answer.status}: ${await answer.text()}`);
-  return answer;
+  if (answer.ok) return answer;
+  // The answer to a HEAD has no body; a GET says why.
+  const reason = method === 'HEAD' ? await (await fetch(url)).text() : await answer.text();
+  throw new Error(`${method} ${url} was answered ${answer.status}: ${reason.trim()}`);
 }

@@ -6,7 +6,7 @@ import type { Logger } from './log.ts';
 /** Longer than the idle time of the clients' pools, so that it is they who close an idle connection. */
 const KEEP_ALIVE_MS = 95_000;
 /** How long answers in progress may take after SIGTERM, before their connections are cut. */
-export const DRAIN_MS = 25_000;
+const DRAIN_MS = 25_000;
 const IDLE_CHECK_MS = 50;
 /** Requests on one connection that wait for an answer. */
 const MAX_PIPELINED = 4;

@@ -34,7 +34,7 @@ const LOCAL_NAME = /^(?:(?:.+\.)?localhost|localhost\.localdomain|ip6-localhost|
  * that leads to this machine, the local link, a metadata service or the API server is refused, unless the
  * configuration names that very address for that upstream. Names are judged by what they resolve to at the
  * moment of the connection, so a name that changes its mind gains nothing. Behind a proxy it is the proxy that
- * resolves them: there, only literal addresses and names that are known for what they are can be judged.
+ * resolves them: there they are judged by what they resolve to here, as far as they do.
  */
 export class AddressGuard {
   readonly #internal = new BlockList();

@@ -3,6 +3,7 @@ import parseRange from 'range-parser';
 import { BLOB_TYPE } from '../oci/descriptor.ts';
 import type { Digest } from '../oci/digest.ts';
 import { errorBody, RegistryError } from '../oci/errors.ts';
+import type { BlobOrigin } from './blob-cache.ts';
 import type { ManifestAnswer } from './manifest-cache.ts';
 import type { AskedRange, ByteRange, StoredBlob, Write } from './store.ts';
 
@@ -34,7 +35,7 @@ export function answerBlobHead(
   response: ServerResponse,
   digest: Digest,
   size: number | undefined,
-  origin: 'hit' | 'miss',
+  origin: BlobOrigin,
 ): void {
   response.writeHead(200, {
     ...blobHeaders(digest, origin),
@@ -54,7 +55,7 @@ export async function answerBlob(
   response: ServerResponse,
   digest: Digest,
   blob: StoredBlob,
-  origin: 'hit' | 'miss',
+  origin: BlobOrigin,
 ): Promise<void> {
   const { size } = blob;
   const range = rangeOf(request, digest, size);
@@ -90,7 +91,7 @@ export function answerError(response: ServerResponse, error: RegistryError): voi
   response.end(body);
 }
 
-function blobHeaders(digest: Digest, origin: 'hit' | 'miss'): Record<string, string> {
+function blobHeaders(digest: Digest, origin: BlobOrigin): Record<string, string> {
   return {
     'content-type': BLOB_TYPE,
     'docker-content-digest': digest,
@@ -101,11 +102,12 @@ function blobHeaders(digest: Digest, origin: 'hit' | 'miss'): Record<string, str
 }
 
 /** RFC 9211. A hit whose time to live is over is one that the upstream could not confirm. */
-export function cacheStatus(origin: ManifestAnswer['origin'], age: number): string {
+export function cacheStatus(origin: ManifestAnswer['origin'] | BlobOrigin, age: number): string {
   const overdue = Math.ceil(Math.max(0, age) / 1000);
   const status: Readonly<Record<typeof origin, string>> = {
     hit: 'hit',
     miss: 'fwd=miss; stored',
+    unstored: 'fwd=miss',
     revalidated: 'hit; detail=revalidated',
     revalidating: `hit; ttl=-${overdue}; detail=revalidating`,
     stale: `hit; ttl=-${overdue}; detail=stale`,
@@ -134,7 +136,10 @@ function rangeHeaderOf({ headers }: IncomingMessage, digest: Digest): string | u
 function rangeOf(request: IncomingMessage, digest: Digest, size: number): ByteRange | undefined {
   const header = rangeHeaderOf(request, digest);
   if (header === undefined) return undefined;
-  if (!/^bytes=(?:\d+-\d*|-\d+)$/.test(header)) return undefined;
+  const [, first, last] = /^bytes=(\d*)-(\d*)$/.exec(header) ?? [];
+  if (first === undefined || last === undefined || first + last === '') return undefined;
+  // "A recipient … of an invalid int-range MUST ignore it" (RFC 9110, section 14.1.1).
+  if (first !== '' && last !== '' && Number(last) < Number(first)) return undefined;
   const ranges = parseRange(size, header);
   if (ranges === -2) return undefined;
   const range = ranges === -1 ? undefined : ranges[0];

@@ -14,10 +14,16 @@ import { UpstreamFailure, unavailable } from './upstream-failure.ts';
 
 const SWEEP_MS = 600_000;
 
+/**
+ * - `hit`: from the store;
+ * - `miss`: from an upstream reading that this request began or joined, and that is stored;
+ * - `unstored`: from the upstream, and not kept.
+ */
+export type BlobOrigin = 'hit' | 'miss' | 'unstored';
+
 export interface BlobAnswer {
   readonly blob: StoredBlob;
-  /** `hit`: from the store; `miss`: from an upstream reading that this request began, or joined. */
-  readonly origin: 'hit' | 'miss';
+  readonly origin: BlobOrigin;
 }
 
 export interface BlobCacheOptions {
@@ -119,7 +125,7 @@ export class BlobCache {
   }
 
   /** The size of the blob, without fetching it; `undefined` in it when the upstream does not tell. @throws as {@link open} */
-  async size(target: Target, digest: Digest): Promise<{ size: number | undefined; origin: 'hit' | 'miss' }> {
+  async size(target: Target, digest: Digest): Promise<{ size: number | undefined; origin: BlobOrigin }> {
     const { store, upstream, signal, log } = this.#options;
     const trouble = new StoreTrouble(log);
     const link = await this.#links.find(target, digest, trouble);
@@ -129,7 +135,7 @@ export class BlobCache {
         return { size: stored.size, origin: 'hit' };
     }
     const { size } = await trouble.around(() => upstream.blobSize(target, digest, signal));
-    return { size, origin: 'miss' };
+    return { size, origin: 'unstored' };
   }
 
   /** Resolves when no fill uses the spool directory any more; the signal is to be aborted before. */
@@ -205,7 +211,7 @@ export class BlobCache {
       throw unavailable(target.upstream, 'it does not tell the size of a blob for which there is no room');
     const copyTo: StoredBlob['copyTo'] = (write, range, readerSignal) =>
       this.#passThrough(target, digest, range, write, readerSignal);
-    return { blob: { size, copyTo, close: () => Promise.resolve() }, origin: 'miss' };
+    return { blob: { size, copyTo, close: () => Promise.resolve() }, origin: 'unstored' };
   }
 
   async #passThrough(

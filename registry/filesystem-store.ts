@@ -20,6 +20,8 @@ import { copyFile } from './file-copy.ts';
 import { parseLink, parseReferrersRecord, parseTag } from './records.ts';
 import type { Link, ReferrersRecord, RepositoryKey, Store, StoredBlob, TagRecord } from './store.ts';
 
+/** Marks a directory as a store. */
+export const LAYOUT_FILE = 'weir-store.json';
 const LAYOUT = { layout: 'weir-filesystem-store', version: 1 } as const;
 const layoutSchema = z.object({ layout: z.literal(LAYOUT.layout), version: z.literal(LAYOUT.version) });
 /** Whatever has not been written to for so long was left by a process that is gone. */
@@ -159,7 +161,7 @@ export class FilesystemStore implements Store {
   }
 
   async #checkLayout(): Promise<void> {
-    const path = join(this.#root, 'weir-store.json');
+    const path = join(this.#root, LAYOUT_FILE);
     const text = await orAbsent(readFile(path, 'utf8'));
     if (text === undefined) return await this.#writeFile(path, `${JSON.stringify(LAYOUT)}\n`);
     if (!layoutSchema.safeParse(parseJson(text)).success)

@@ -5,6 +5,7 @@ import type { Upstream } from '../config/config.ts';
 import type { Endpoint } from '../config/endpoint.ts';
 import { sourcesOf } from '../config/routing.ts';
 import { codeOf } from '../process/file-problem.ts';
+import { describe } from '../process/lifecycle.ts';
 import { type AddressGuard, ForbiddenTarget, isTrusted } from './address-guard.ts';
 import { parseChallenges } from './challenge.ts';
 import { readCredentials } from './credentials.ts';
@@ -17,6 +18,8 @@ import { absent, limited, UpstreamFailure, unavailable, unfit } from './upstream
 /** Until an answer has begun, over all sources, ways, tokens and redirects: containerd 2.3 gives a mirror 30 s. */
 const ANSWER_BUDGET_MS = 20_000;
 const MAX_ABSENT = 20_000;
+/** Characters of a reason that a client is told. */
+const MAX_REASON = 200;
 const MAX_TOKEN_ANSWER_BYTES = 64 * 1024;
 const MAX_REDIRECTS = 5;
 const REDIRECTS: ReadonlySet<number> = new Set([301, 302, 303, 307, 308]);
@@ -275,7 +278,9 @@ async function guarded<T>({ upstream }: Target, work: () => Promise<T>): Promise
     if (error instanceof TokenRefused) throw unfit(upstream, error.message);
     // Not by another way either: behind a proxy, a name that leads to an internal address shows it no more.
     if (error instanceof ForbiddenTarget) throw unfit(upstream, error.message, error);
-    throw unavailable(upstream, 'the request failed', { cause: error });
+    throw unavailable(upstream, `the request failed: ${describe(error).slice(0, MAX_REASON)}`, {
+      cause: error,
+    });
   }
 }
 

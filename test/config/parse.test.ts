@@ -166,9 +166,9 @@ proxies:
   index.docker.io: docker.m.daocloud.io
 `),
       [
-        '1 enabled: a boolean is wanted here',
+        '1 enabled: true or false is wanted here',
         '2 defaults.egress: there is no egress "nope"',
-        '2 defaults.tags.ttl: a string is wanted here',
+        '2 defaults.tags.ttl: text is wanted here',
         '5 upstreams.ghcr.io.egress: there is no egress "clash"',
         '5 upstreams.ghcr.io.prefx: the key is not known',
         '6 upstreams.quay.io.tags.ttl: "10x" is no duration',
@@ -185,10 +185,28 @@ proxies:
     );
   });
 
+  test('a key that is there twice hides no other problem', () => {
+    assert.deepEqual(
+      problemsOf('enabled: true\nenabled: maybe\nupstreams: { a.io: { mirrr: x } }').map((line) =>
+        line.slice(0, 12),
+      ),
+      ['1 enabled: t', '2 : Map keys', '3 upstreams.'],
+    );
+  });
+
+  test('an upstream that is itself a metadata service or the API server is refused', () => {
+    for (const host of ['169.254.169.254', 'kubernetes.default', 'kubernetes.default.svc:443'])
+      assert.match(
+        problemsOf(`upstreams: { "${host}": {} }`)[0] ?? '',
+        /API server or a cloud's metadata service/,
+        host,
+      );
+  });
+
   const refused: Readonly<Record<string, [string, RegExp]>> = {
     'a syntax error': ['upstreams:\n  docker.io: {\n', /^[23] : /],
     'a key that is there twice': ['enabled: true\nenabled: false\n', /^2 : .*unique/],
-    'a list for the whole': ['- a\n', /^1 : a object is wanted here/],
+    'a list for the whole': ['- a\n', /^1 : a set of keys is wanted here/],
     'an unknown alias': ['upstreams: *none\n', /alias/i],
     'more than a ConfigMap holds': [`# ${'x'.repeat(1024 * 1024)}\n`, /larger than 1 MiB/],
     'a mirror with a password': [

@@ -171,12 +171,13 @@ suite('a pull through the registry', () => {
         'lines=0-1',
         'bytes=0-1,5-6',
         'bytes=0x1-2',
+        'bytes=9-2',
       ]) {
         const answer = await fetchFrom(`blobs/${digest}`, { headers: { range } });
         assert.equal(answer.status, 200, range);
         assert.ok((await bytesOf(answer)).equals(bytes), range);
       }
-      for (const range of [`bytes=${length}-`, 'bytes=9-2', 'bytes=-0', `bytes=99999999999999999999-`]) {
+      for (const range of [`bytes=${length}-`, 'bytes=-0', `bytes=99999999999999999999-`]) {
         const answer = await fetchFrom(`blobs/${digest}`, { headers: { range } });
         assert.equal(answer.status, 416, range);
         assert.equal(answer.headers.get('content-range'), `bytes */${length}`);
