@@ -36,6 +36,8 @@ interface Measured {
   readonly firstByteMore: Sample;
   /** Of weir. */
   readonly cpuSecondsPerGiB: Sample;
+  /** Of the S3 server, which uses the same processors. */
+  readonly serverCpuSecondsPerGiB: Sample | undefined;
 }
 
 /** Pulls that nobody made before, from an upstream 30 ms and 125 MB/s away: by way of weir, and without. */
@@ -57,7 +59,15 @@ export async function benchCold(options: BenchOptions): Promise<Report> {
   return {
     data: { measured, peakMB },
     title: 'Cold pulls, weir ÷ direct; median (least–most) of rounds in turn',
-    columns: ['image', 'direct ms', 'weir ms', 'weir ÷ direct', 'first byte, ms more', 'weir CPU s/GiB'],
+    columns: [
+      'image',
+      'direct ms',
+      'weir ms',
+      'weir ÷ direct',
+      'first byte, ms more',
+      'weir CPU s/GiB',
+      'S3 CPU s/GiB',
+    ],
     rows: measured.map((row) => [
       row.name,
       tell(row.directMs, 0),
@@ -65,6 +75,7 @@ export async function benchCold(options: BenchOptions): Promise<Report> {
       tell(row.ratio, 3),
       tell(row.firstByteMore, 1),
       tell(row.cpuSecondsPerGiB, 2),
+      row.serverCpuSecondsPerGiB === undefined ? '' : tell(row.serverCpuSecondsPerGiB, 2),
     ]),
     notes: [`Memory of weir at its peak: ${peakMB} MB`],
     ok: true,
@@ -76,6 +87,8 @@ async function measure(scene: Scene, weir: WeirProcess, one: Case, options: Benc
   const direct: Pulled[] = [];
   const through: Pulled[] = [];
   const cpu: number[] = [];
+  const serverCpu: number[] = [];
+  const { serverPid } = options;
   const size = one.sizes.reduce((sum, bytes) => sum + bytes, 0);
   for (let round = 0; round < one.rounds; round += 1) {
     const image = await upstream.push(one.sizes);
@@ -85,9 +98,12 @@ async function measure(scene: Scene, weir: WeirProcess, one: Case, options: Benc
       await weir.settled();
     } else await upstream.closeIdle();
     const before = await cpuSeconds(weir.pid);
+    const serverBefore = serverPid === undefined ? 0 : await cpuSeconds(serverPid);
     through.push(await pull(weir.url, HOST, image, options));
     await weir.settled();
     cpu.push((((await cpuSeconds(weir.pid)) - before) * GIB) / size);
+    if (serverPid !== undefined)
+      serverCpu.push((((await cpuSeconds(serverPid)) - serverBefore) * GIB) / size);
   }
   const pairs = direct.map((one, index) => ({ one, other: through[index] ?? one }));
   return {
@@ -97,6 +113,7 @@ async function measure(scene: Scene, weir: WeirProcess, one: Case, options: Benc
     ratio: sampleOf(pairs.map(({ one, other }) => other.milliseconds / one.milliseconds)),
     firstByteMore: sampleOf(pairs.map(({ one, other }) => firstByte(other) - firstByte(one))),
     cpuSecondsPerGiB: sampleOf(cpu),
+    serverCpuSecondsPerGiB: serverPid === undefined ? undefined : sampleOf(serverCpu),
   };
 }
 

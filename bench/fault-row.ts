@@ -43,9 +43,10 @@ export interface StoreContent {
   readonly whole: number;
   /** Blobs whose bytes are not what their name says. */
   readonly damaged: number;
-  /** Files on the way into the store, which nobody fills any more. */
+  /** Files, or uploads, on the way into the store, which nobody fills any more. */
   readonly leftOver: number;
-  readonly leftOverBytes: number;
+  /** `undefined` of uploads, as nobody tells it. */
+  readonly leftOverBytes: number | undefined;
 }
 
 /** Reads the filesystem store as it is on disk. */
@@ -66,9 +67,15 @@ export function tellStore({ whole, damaged, leftOver, leftOverBytes }: StoreCont
   const parts = [
     whole === 0 ? 'nothing' : `${whole} right`,
     ...(damaged === 0 ? [] : [`${damaged} DAMAGED`]),
-    ...(leftOver === 0 ? [] : [`left over: ${leftOver} file, ${Math.round(leftOverBytes / 1e6)} MB`]),
+    ...(leftOver === 0 ? [] : [tellLeftOver(leftOver, leftOverBytes)]),
   ];
   return parts.join('; ');
+}
+
+function tellLeftOver(count: number, bytes: number | undefined): string {
+  return bytes === undefined
+    ? `left over: ${count} upload`
+    : `left over: ${count} file, ${Math.round(bytes / 1e6)} MB`;
 }
 
 export function tellBlob({ status, whole, right, bytes, milliseconds }: Blob, size: number): string {

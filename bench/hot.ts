@@ -33,6 +33,14 @@ interface Measured {
   readonly rate: Sample;
   /** Of weir. */
   readonly cpuSecondsPerUnit: Sample;
+  /** Of the S3 server, which uses the same processors. */
+  readonly serverCpuSecondsPerUnit: Sample | undefined;
+}
+
+interface Served {
+  readonly weir: WeirProcess;
+  /** Of its S3 server. */
+  readonly serverPid: number | undefined;
 }
 
 /** What weir has in its store, read by many at once. */
@@ -48,19 +56,21 @@ export async function benchHot(options: BenchOptions): Promise<Report> {
   await weir.settled();
   client.close();
 
+  const served = { weir, serverPid: options.serverPid };
   const measured: Measured[] = [];
-  for (const [index, load] of LOADS.entries()) measured.push(await readBlobs(weir, image, load, index));
-  measured.push(await readManifests(weir, image));
+  for (const [index, load] of LOADS.entries()) measured.push(await readBlobs(served, image, load, index));
+  measured.push(await readManifests(served, image));
   const peakMB = await peakMegabytes(weir.pid);
   await weir.stop();
   return {
     data: { measured, peakMB },
     title: 'From the store; median (least–most) of rounds',
-    columns: ['what', 'rate', 'weir CPU s'],
-    rows: measured.map(({ name, unit, rate, cpuSecondsPerUnit }) => [
+    columns: ['what', 'rate', 'weir CPU s', 'S3 CPU s'],
+    rows: measured.map(({ name, unit, rate, cpuSecondsPerUnit, serverCpuSecondsPerUnit: server }) => [
       name,
       `${tell(rate, 2)} ${unit}/s`,
       `${tell(cpuSecondsPerUnit, 3)} per ${unit}`,
+      server === undefined ? '' : `${tell(server, 3)} per ${unit}`,
     ]),
     notes: [
       'CPU is the steady figure: the clients use the same processors.',
@@ -70,11 +80,12 @@ export async function benchHot(options: BenchOptions): Promise<Report> {
   };
 }
 
-async function readBlobs(weir: WeirProcess, image: Pushed, load: Load, layer: number): Promise<Measured> {
+async function readBlobs(served: Served, image: Pushed, load: Load, layer: number): Promise<Measured> {
+  const { weir } = served;
   const blob = image.layers[layer];
   if (blob === undefined) throw new Error('the image has no such layer');
   const units = (load.clients * load.blobs * load.size) / GIB;
-  return await measure(weir, { name: load.name, unit: 'GiB' }, async () => {
+  return await measure(served, { name: load.name, unit: 'GiB' }, async () => {
     const read = async (): Promise<void> => {
       const client = clientOf(weir);
       for (let count = 0; count < load.blobs; count += 1)
@@ -87,9 +98,10 @@ async function readBlobs(weir: WeirProcess, image: Pushed, load: Load, layer: nu
   });
 }
 
-async function readManifests(weir: WeirProcess, { repository, manifest }: Pushed): Promise<Measured> {
+async function readManifests(served: Served, { repository, manifest }: Pushed): Promise<Measured> {
+  const { weir } = served;
   const name = `manifest, ${MANIFEST_CONNECTIONS} connections`;
-  return await measure(weir, { name, unit: '1000 requests' }, async () => {
+  return await measure(served, { name, unit: '1000 requests' }, async () => {
     const until = performance.now() + MANIFEST_MS;
     let requests = 0;
     const read = async (): Promise<void> => {
@@ -108,20 +120,28 @@ async function readManifests(weir: WeirProcess, { repository, manifest }: Pushed
 
 /** `work` says how many units it did. */
 async function measure(
-  weir: WeirProcess,
+  { weir, serverPid }: Served,
   what: Pick<Measured, 'name' | 'unit'>,
   work: () => Promise<number>,
 ): Promise<Measured> {
   const rates: number[] = [];
   const costs: number[] = [];
+  const serverCosts: number[] = [];
   for (let round = 0; round < ROUNDS; round += 1) {
     const before = await cpuSeconds(weir.pid);
+    const serverBefore = serverPid === undefined ? 0 : await cpuSeconds(serverPid);
     const began = performance.now();
     const units = await work();
     rates.push((units * 1000) / (performance.now() - began));
     costs.push(((await cpuSeconds(weir.pid)) - before) / units);
+    if (serverPid !== undefined) serverCosts.push(((await cpuSeconds(serverPid)) - serverBefore) / units);
   }
-  return { ...what, rate: sampleOf(rates), cpuSecondsPerUnit: sampleOf(costs) };
+  return {
+    ...what,
+    rate: sampleOf(rates),
+    cpuSecondsPerUnit: sampleOf(costs),
+    serverCpuSecondsPerUnit: serverPid === undefined ? undefined : sampleOf(serverCosts),
+  };
 }
 
 function clientOf({ url }: WeirProcess): ContainerdClient {

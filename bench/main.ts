@@ -4,6 +4,7 @@
  */
 import process from 'node:process';
 import { parseArgs } from 'node:util';
+import { MinioProcess, missingMinio } from './minio-process.ts';
 import type { BenchOptions, Report } from './report.ts';
 import { formatTable } from './table.ts';
 
@@ -11,7 +12,8 @@ const USAGE = `npm run bench -- cold|hot|faults [--json]
   cold          pulls that nobody made before, weir beside direct
   hot           what is in the store, read by many at once
   faults        everything that can go wrong; exit code 1 when weir does not withstand it
-  --store KIND  file (default), or s3, at the URL that WEIR_BENCH_S3 names
+  --store KIND  file, or s3: a MinIO of the benchmark's own. cold and hot take file when nothing is said, and for s3
+                the store that WEIR_BENCH_S3 names, where it does; faults runs the rows of both, or of one
   --tokens      the upstream wants a token
   --verify      clients compare what they get with its digest
   --profile DIR a CPU profile of weir`;
@@ -26,34 +28,55 @@ const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: {
     json: { type: 'boolean', default: false },
-    store: { type: 'string', default: 'file' },
+    store: { type: 'string' },
     tokens: { type: 'boolean', default: false },
     verify: { type: 'boolean', default: false },
     profile: { type: 'string' },
     help: { type: 'boolean', default: false },
   },
 });
-const load = BENCHES.get(positionals[0] ?? '');
-if (load === undefined || values.help) {
+const [name = ''] = positionals;
+const load = BENCHES.get(name);
+const kind = kindOf(values.store);
+if (load === undefined || kind === null || values.help) {
   console.error(USAGE);
   process.exit(values.help ? 0 : 2);
 }
+const named = name === 'faults' ? undefined : process.env['WEIR_BENCH_S3'];
+if (kind === 's3' && named === undefined) {
+  const missing = await missingMinio();
+  if (missing !== undefined) refuse(missing);
+}
+await using cleanup = new AsyncDisposableStack();
+let minio: MinioProcess | undefined;
+// The faults start one by themselves.
+if (kind === 's3' && named === undefined && name !== 'faults') {
+  try {
+    minio = cleanup.use(await MinioProcess.start());
+  } catch (error) {
+    refuse(error instanceof Error ? error.message : String(error));
+  }
+}
 const bench = await load();
 const report = await bench({
-  store: storeOf(values.store),
+  kind,
+  store: kind === 's3' ? (named ?? minio?.location('bench')) : undefined,
+  serverPid: minio?.pid,
   tokens: values.tokens,
   verify: values.verify,
   profile: values.profile,
 });
 const { title, columns, rows, notes, data, ok } = report;
-if (values.json) console.log(JSON.stringify({ bench: positionals[0], ok, data }, undefined, 2));
+if (values.json) console.log(JSON.stringify({ bench: name, ok, data }, undefined, 2));
 else console.log([title, '', formatTable(columns, rows), '', ...notes].join('\n'));
 process.exitCode = ok ? 0 : 1;
 
-/** What `--store` is to be given to weir; `undefined`: a directory of the benchmark's own. */
-function storeOf(kind: string): string | undefined {
-  const url = process.env['WEIR_BENCH_S3'];
-  if (kind !== 'file' && kind !== 's3') throw new Error(`"${kind}" is no store; write file or s3`);
-  if (kind === 's3' && url === undefined) throw new Error('set WEIR_BENCH_S3 to the store, s3://…');
-  return kind === 's3' ? url : undefined;
+/** `null`: there is no such kind. */
+function kindOf(text: string | undefined): BenchOptions['kind'] | null {
+  return text === undefined || text === 'file' || text === 's3' ? text : null;
+}
+
+function refuse(reason: string): never {
+  console.error(`no MinIO for --store s3: ${reason.split('\n', 1)[0]}`);
+  process.exit(2);
 }

@@ -1,7 +1,11 @@
 /** What the command line asks of a benchmark. */
 export interface BenchOptions {
-  /** For `--store`; `undefined`: files in a directory of their own. */
+  /** As it was asked for. */
+  readonly kind: 'file' | 's3' | undefined;
+  /** For `--store` of weir; `undefined`: files in a directory of their own. */
   readonly store: string | undefined;
+  /** Of the S3 server that runs beside, whose processor time is told apart. */
+  readonly serverPid: number | undefined;
   /** Whether the upstream wants a token. */
   readonly tokens: boolean;
   /** Whether clients compare what they get with its digest, on both sides. */

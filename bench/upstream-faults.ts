@@ -17,6 +17,8 @@ const SIZE = 50_000_000;
 /** How much of a blob may come twice when a broken body is resumed: what was on its way. */
 const RESUME_SLACK = 0.1;
 const LOOK_AGAIN_MS = 100;
+/** Longer than weir remembers that an upstream does not have something. */
+const ABSENT_MS = 7_000;
 
 interface Outcome {
   readonly blob: Blob;
@@ -142,7 +144,14 @@ async function runFault(
   const store = await inspectStore(scene.storeDirectory);
   await end(scene);
   await upstream.forget();
-  const next = await client.blob(repository, layer);
+  const ended = performance.now();
+  let next = await client.blob(repository, layer);
+  // What an upstream did not have is not asked for again at once.
+  while (next.status === 404 && performance.now() - ended < ABSENT_MS) {
+    await setTimeout(LOOK_AGAIN_MS);
+    next = await client.blob(repository, layer);
+  }
+  const seconds = (performance.now() - ended - next.milliseconds) / 1000;
   client.close();
 
   const expectations = new Expectations();
@@ -156,7 +165,7 @@ async function runFault(
     fault: name,
     client: `${tellBlob(blob, SIZE)}; ${tellRequests(requests, SIZE)}`,
     store: tellStore(store),
-    next: `${tellBlob(next, SIZE)}; ${again.length} upstream`,
+    next: `${seconds > 1 ? `after ${seconds.toFixed(1)} s: ` : ''}${tellBlob(next, SIZE)}; ${again.length} upstream`,
     wrong: expectations.wrong,
   };
 }

@@ -1,4 +1,4 @@
-import { writeFile } from 'node:fs/promises';
+import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import process from 'node:process';
 import { setTimeout } from 'node:timers/promises';
@@ -39,6 +39,9 @@ export class WeirProcess {
     count += 1;
     const { directory, store, wrapper = [], nodeFlags = [] } = options;
     await writeConfiguration(options);
+    // Where the store is no directory; it is gone with the other one then, also after a SIGKILL.
+    const spool = join(directory, `spool-${count}`);
+    if (!store.startsWith('file:')) await mkdir(spool);
     const parameters = [
       ...nodeFlags,
       MAIN,
@@ -49,6 +52,7 @@ export class WeirProcess {
       '127.0.0.1:0',
       '--store',
       store,
+      ...(store.startsWith('file:') ? [] : ['--spool-dir', spool]),
     ];
     const [command, ...rest] = [...wrapper, process.execPath, ...parameters];
     const child = await startChild(command ?? process.execPath, rest, join(directory, `weir-${count}.log`));
