@@ -1,6 +1,7 @@
 import { setTimeout } from 'node:timers/promises';
 import { algorithmOf, type Digest } from '../oci/digest.ts';
 import type { HashPool } from './hash-pool.ts';
+import { keepTrying } from './keep-trying.ts';
 import { Spool, SpoolFull } from './spool.ts';
 import type { SpoolBudget } from './spool-budget.ts';
 import type { ByteRange, StoredBlob, Write } from './store.ts';
@@ -41,8 +42,6 @@ const RETRY_PAUSE_MS = 300;
 /** A body that brings less than this in the time below is broken off, and asked for again elsewhere. */
 const MIN_PROGRESS_BYTES = 32 * 1024;
 const PROGRESS_PERIOD_MS = 30_000;
-/** A store that fails is offered the blob again after these pauses; readers are served from the spool meanwhile. */
-const KEEP_PAUSES_MS = [1_000, 2_000, 4_000, 8_000, 15_000, 30_000, 60_000];
 
 /**
  * One reading of a blob from its upstream, which spools to a local file and feeds any number of readers.
@@ -155,7 +154,8 @@ export class Fill {
       this.#size = spool.written;
       this.#verified = true;
       this.#advance();
-      await this.#keep(spool.path, spool.written);
+      const { keep, onKeepFailed, signal } = this.#options;
+      await keepTrying(() => keep(spool.path, spool.written), onKeepFailed, signal);
     } catch (error) {
       // Readers of verified bytes are served to the end, whatever becomes of the store.
       if (!this.#verified) this.#error = error instanceof Error ? error : new Error(String(error));
@@ -214,20 +214,6 @@ export class Fill {
     this.#size ??= body.size;
     this.#started = true;
     this.#advance();
-  }
-
-  async #keep(path: string, size: number): Promise<void> {
-    const { keep, onKeepFailed, signal } = this.#options;
-    for (const pause of KEEP_PAUSES_MS) {
-      try {
-        await keep(path, size);
-        return;
-      } catch (error) {
-        onKeepFailed(error, pause);
-        await setTimeout(pause, undefined, { signal });
-      }
-    }
-    await keep(path, size);
   }
 
   async #release(): Promise<void> {

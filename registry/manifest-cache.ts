@@ -2,6 +2,7 @@ import { LRUCache } from 'lru-cache';
 import type { Logger } from 'pino';
 import { MANIFEST_TYPES } from '../oci/descriptor.ts';
 import { algorithmOf, type Digest, digestOf } from '../oci/digest.ts';
+import { keepTrying } from './keep-trying.ts';
 import { SingleFlight } from './single-flight.ts';
 import { readSmallBlob } from './small-blob.ts';
 import type { Store, TagRecord } from './store.ts';
@@ -235,12 +236,13 @@ export class ManifestCache {
     return manifest;
   }
 
-  /** Nobody waits for the store, and what it does not take is served all the same. */
+  /** Nobody waits for the store, and what it does not take now is offered to it again. */
   #keep(what: string, write: () => Promise<void>): void {
-    const keeping = write()
-      .catch((error: unknown) =>
-        this.#options.log.error({ err: error, what }, 'the store failed; served without keeping it'),
-      )
+    const { log, signal } = this.#options;
+    const failed = (error: unknown, pause?: number): void =>
+      log.error({ err: error, what, pause }, 'the store failed; served without keeping it');
+    const keeping = keepTrying(write, failed, signal)
+      .catch((error: unknown) => failed(error))
       .finally(() => this.#keeping.delete(keeping));
     this.#keeping.add(keeping);
   }

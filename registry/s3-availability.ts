@@ -1,15 +1,24 @@
+import { setTimeout } from 'node:timers/promises';
 import { S3Failure } from './s3-failure.ts';
 
-/** After a server was found unreachable it is tried by one request in so long; the others fail at once. */
+/** A server that was found unreachable is asked so often whether it is back. */
 const PAUSE_MS = 2_000;
 
 /**
  * Knows whether S3 answers, so that a server that is down costs a pull no time: what needs it fails at once, and
- * one request now and then finds out when it is back.
+ * one request now and then, for which nobody waits, finds out when it is back.
  */
 export class S3Availability {
+  readonly #probe: () => Promise<unknown>;
+  readonly #signal: AbortSignal;
   #problem: S3Failure | undefined;
-  #quietUntil = 0;
+  #probing = false;
+
+  /** `probe` asks for something small; the signal ends the asking. */
+  constructor(probe: () => Promise<unknown>, signal: AbortSignal) {
+    this.#probe = probe;
+    this.#signal = signal;
+  }
 
   /** Why the last request failed; `undefined` when it did not. */
   get problem(): S3Failure | undefined {
@@ -18,26 +27,39 @@ export class S3Availability {
 
   /** @throws what the work throws, or the last failure while the server is left alone. */
   async attempt<T>(work: () => Promise<T>): Promise<T> {
-    const now = performance.now();
-    if (this.#problem?.kind === 'unreachable') {
-      if (now < this.#quietUntil)
-        throw new S3Failure(
-          'unreachable',
-          `not tried, since lately: ${this.#problem.message}`,
-          this.#problem,
-        );
-      this.#quietUntil = now + PAUSE_MS;
-    }
+    if (this.#probing && this.#problem !== undefined)
+      throw new S3Failure('unreachable', `not tried, since lately: ${this.#problem.message}`, this.#problem);
     try {
       const result = await work();
-      this.#problem = undefined;
+      // What was asked before the server went away may still be answered.
+      if (!this.#probing) this.#problem = undefined;
       return result;
     } catch (error) {
-      if (error instanceof S3Failure) {
-        this.#problem = error;
-        this.#quietUntil = performance.now() + PAUSE_MS;
-      }
+      this.#note(error);
       throw error;
+    }
+  }
+
+  #note(error: unknown): void {
+    if (!(error instanceof S3Failure)) return;
+    this.#problem = error;
+    if (error.kind === 'unreachable' && !this.#probing) void this.#untilBack();
+  }
+
+  async #untilBack(): Promise<void> {
+    this.#probing = true;
+    while (this.#probing && !this.#signal.aborted) {
+      // It rejects when the signal aborts, which the loop sees.
+      await setTimeout(PAUSE_MS, undefined, { signal: this.#signal, ref: false }).catch(() => undefined);
+      try {
+        await this.#probe();
+        this.#problem = undefined;
+        this.#probing = false;
+      } catch (error) {
+        if (error instanceof S3Failure) this.#problem = error;
+        // What is refused would be refused for ever, and each request finds out by itself.
+        this.#probing = error instanceof S3Failure && error.kind === 'unreachable';
+      }
     }
   }
 }

@@ -24,7 +24,7 @@ export interface S3BlobOptions {
 const MAX_FRUITLESS_TRIES = 3;
 const RETRY_PAUSE_MS = 200;
 /** A body without a byte for so long has broken off. Not counted while a slow client is what we wait for. */
-const BODY_IDLE_MS = 10_000;
+const BODY_IDLE_MS = 3_000;
 
 /**
  * An object that is read as its bytes are wanted. Opening it has begun to read it already, in the same request
@@ -73,6 +73,9 @@ export class S3Blob implements StoredBlob {
         const wanted = chunk.subarray(0, range.end + 1 - offset);
         await write(wanted);
         offset += wanted.length;
+        // As of a spool's: left to the garbage collector, it runs all the time.
+        if (chunk.buffer instanceof ArrayBuffer && chunk.byteLength === chunk.buffer.byteLength)
+          chunk.buffer.transfer(0);
       }
       await body?.finish();
     } finally {

@@ -19,7 +19,7 @@ import {
 } from '@aws-sdk/client-s3';
 import type { Logger } from 'pino';
 import { BLOB_TYPE } from '../oci/descriptor.ts';
-import type { Digest } from '../oci/digest.ts';
+import { algorithmOf, type Digest } from '../oci/digest.ts';
 import { parseLink, parseReferrersRecord, parseTag } from './records.ts';
 import { S3Availability } from './s3-availability.ts';
 import { S3Blob, type S3Body } from './s3-blob.ts';
@@ -42,8 +42,10 @@ import type {
   TagRecord,
 } from './store.ts';
 
+/** Until an answer with what a pull waits for begins, whichever attempt it is of: the upstream can be asked instead. */
+const READ_TIMEOUT_MS = 2_000;
 /** Until the answer to up to 8 MiB begins. */
-const WRITE_TIMEOUT_MS = 120_000;
+const WRITE_TIMEOUT_MS = 30_000;
 /** AWS says that completing an upload "can take several minutes". */
 const COMPLETE_TIMEOUT_MS = 600_000;
 /** One connection that the server closed while it was idle must not fail a pull; more would keep it waiting. */
@@ -73,7 +75,7 @@ export class S3Store implements Store {
   readonly #options: S3StoreOptions;
   readonly #reads: S3Client;
   readonly #writes: S3Client;
-  readonly #availability = new S3Availability();
+  readonly #availability: S3Availability;
   readonly #uploader = new PartUploader();
   #layoutIsChecked = false;
 
@@ -81,6 +83,10 @@ export class S3Store implements Store {
     this.#location = location;
     this.#keys = new S3Keys(location.prefix);
     this.#options = options;
+    this.#availability = new S3Availability(
+      () => this.#named('read', this.#keys.marker, () => this.#checkLayout()),
+      options.signal,
+    );
     this.#reads = new S3Client({ ...connection, maxAttempts: READ_ATTEMPTS });
     // Credentials are fetched once for both, and connections shared.
     const { credentials } = this.#reads.config;
@@ -142,7 +148,7 @@ export class S3Store implements Store {
   async put(digest: Digest, bytes: Uint8Array): Promise<void> {
     const key = this.#keys.blob(digest);
     await this.#attempt('write', key, async () => {
-      if (!(await this.#isThere(key))) await this.#putObject(key, bytes, BLOB_TYPE);
+      if (!(await this.#isThere(key))) await this.#putObject(key, bytes, BLOB_TYPE, sha256In(digest));
     });
   }
 
@@ -152,7 +158,9 @@ export class S3Store implements Store {
     await this.#attempt('write', key, async () => {
       if (await this.#isThere(key)) return;
       if (size <= this.#uploader.partBytes)
-        await this.#uploader.withWhole(path, size, (bytes) => this.#putObject(key, bytes, BLOB_TYPE));
+        await this.#uploader.withWhole(path, size, (bytes) =>
+          this.#putObject(key, bytes, BLOB_TYPE, sha256In(digest)),
+        );
       else await this.#uploader.upload(path, size, () => this.#beginUpload(key));
     });
   }
@@ -217,16 +225,22 @@ export class S3Store implements Store {
 
   /** Names what fails, and sees to it that nothing is read or written in a layout that is not ours. */
   async #attempt<T>(doing: string, key: string, work: () => Promise<T>): Promise<T> {
-    return await this.#availability.attempt(async () => {
-      this.#options.signal.throwIfAborted();
-      try {
+    return await this.#availability.attempt(() =>
+      this.#named(doing, key, async () => {
         if (!this.#layoutIsChecked) await this.#checkLayout();
         return await work();
-      } catch (error) {
-        if (this.#options.signal.aborted) throw error;
-        throw failureOf(doing, key, this.#location, error);
-      }
-    });
+      }),
+    );
+  }
+
+  async #named<T>(doing: string, key: string, work: () => Promise<T>): Promise<T> {
+    this.#options.signal.throwIfAborted();
+    try {
+      return await work();
+    } catch (error) {
+      if (this.#options.signal.aborted) throw error;
+      throw failureOf(doing, key, this.#location, error);
+    }
   }
 
   async #checkLayout(): Promise<void> {
@@ -251,7 +265,7 @@ export class S3Store implements Store {
   ): Promise<GetObjectCommandOutput | undefined> {
     try {
       const command = new GetObjectCommand({ Bucket: this.#location.bucket, Key: key, ...wanted });
-      return await this.#reads.send(command, { abortSignal: signal });
+      return await soon(signal, (abortSignal) => this.#reads.send(command, { abortSignal }));
     } catch (error) {
       if (isMissingKey(error)) return undefined;
       throw error;
@@ -261,7 +275,9 @@ export class S3Store implements Store {
   async #head(key: string): Promise<{ size: number } | undefined> {
     try {
       const command = new HeadObjectCommand({ Bucket: this.#location.bucket, Key: key });
-      const { ContentLength } = await this.#reads.send(command, { abortSignal: this.#options.signal });
+      const { ContentLength } = await soon(this.#options.signal, (abortSignal) =>
+        this.#reads.send(command, { abortSignal }),
+      );
       if (ContentLength === undefined) throw new Error('the answer to HEAD has no length');
       return { size: ContentLength };
     } catch (error) {
@@ -286,7 +302,7 @@ export class S3Store implements Store {
     }
   }
 
-  async #putObject(key: string, bytes: Uint8Array, type: string): Promise<void> {
+  async #putObject(key: string, bytes: Uint8Array, type: string, sha256?: string): Promise<void> {
     const command = new PutObjectCommand({
       Bucket: this.#location.bucket,
       Key: key,
@@ -294,6 +310,7 @@ export class S3Store implements Store {
       ContentLength: bytes.length,
       ContentType: type,
     });
+    if (sha256 !== undefined) command.middlewareStack.add(withContentHash(sha256), { step: 'build' });
     await this.#writes.send(command, {
       abortSignal: this.#options.signal,
       requestTimeout: WRITE_TIMEOUT_MS,
@@ -316,6 +333,7 @@ export class S3Store implements Store {
           Body: bytes,
           ContentLength: bytes.length,
         });
+        command.middlewareStack.add(withContentHash(await sha256Of(bytes)), { step: 'build' });
         const sent = await this.#writes.send(command, {
           abortSignal: AbortSignal.any([signal, failed]),
           requestTimeout: WRITE_TIMEOUT_MS,
@@ -436,6 +454,54 @@ export class S3Store implements Store {
     this.#reads.destroy();
     this.#writes.destroy();
   }
+}
+
+/** @throws DOMException named TimeoutError when the answer has not begun in time. */
+async function soon<T>(signal: AbortSignal, send: (signal: AbortSignal) => Promise<T>): Promise<T> {
+  const late = new AbortController();
+  const timer = setTimeout(
+    () => late.abort(new DOMException(`no answer within ${READ_TIMEOUT_MS} ms`, 'TimeoutError')),
+    READ_TIMEOUT_MS,
+  );
+  try {
+    return await send(AbortSignal.any([signal, late.signal]));
+  } catch (error) {
+    if (!signal.aborted) late.signal.throwIfAborted();
+    throw error;
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/** The digest is known, so a small blob need not be hashed again, and the server refuses what is not of it. */
+function sha256In(digest: Digest): string | undefined {
+  return algorithmOf(digest) === 'sha256' ? digest.slice('sha256:'.length) : undefined;
+}
+
+/** On a thread of libuv's: what a signature covers would be hashed on the event loop by the SDK, 8 MiB at once. */
+async function sha256Of(bytes: Uint8Array<ArrayBuffer>): Promise<string> {
+  return Buffer.from(await crypto.subtle.digest('SHA-256', bytes)).toString('hex');
+}
+
+type Next<Args, Result> = (args: Args) => Promise<Result>;
+
+/** Middleware of the SDK, which signs what this header says instead of hashing the body. */
+function withContentHash(hex: string) {
+  return <Args extends { request: unknown }, Result>(next: Next<Args, Result>): Next<Args, Result> =>
+    async (args) => {
+      const { request } = args;
+      if (hasHeaders(request)) request.headers['x-amz-content-sha256'] = hex;
+      return await next(args);
+    };
+}
+
+function hasHeaders(request: unknown): request is { headers: Record<string, string> } {
+  return (
+    typeof request === 'object' &&
+    request !== null &&
+    'headers' in request &&
+    typeof request.headers === 'object'
+  );
 }
 
 function bodyOf({ Body }: GetObjectCommandOutput): Readable {

@@ -3,7 +3,7 @@ import { type FileHandle, open } from 'node:fs/promises';
 /** An upload in parts, of which nobody sees anything before it is complete. */
 export interface PartUpload {
   /** Numbers begin with 1. @returns the part's ETag. */
-  part(number: number, bytes: Uint8Array, signal: AbortSignal): Promise<string>;
+  part(number: number, bytes: Uint8Array<ArrayBuffer>, signal: AbortSignal): Promise<string>;
   /** ETags in the order of their parts. */
   complete(etags: readonly string[]): Promise<void>;
   abort(): Promise<void>;
@@ -56,7 +56,10 @@ export class PartUploader {
         etags[index] = await this.#slots.run(async () => {
           failed.signal.throwIfAborted();
           const bytes = await readPart(file, Buffer.allocUnsafeSlow(length), start);
-          return await upload.part(index + 1, bytes, failed.signal);
+          const etag = await upload.part(index + 1, bytes, failed.signal);
+          // At once: left to the garbage collector, it runs for every few parts.
+          bytes.buffer.transfer(0);
+          return etag;
         });
       }
     };
@@ -73,7 +76,11 @@ export class PartUploader {
   }
 }
 
-async function readPart(file: FileHandle, buffer: Buffer, start: number): Promise<Buffer> {
+async function readPart(
+  file: FileHandle,
+  buffer: Buffer<ArrayBuffer>,
+  start: number,
+): Promise<Buffer<ArrayBuffer>> {
   let done = 0;
   while (done < buffer.length) {
     const { bytesRead } = await file.read(buffer, done, buffer.length - done, start + done);

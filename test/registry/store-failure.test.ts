@@ -3,6 +3,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, before, beforeEach, suite, test } from 'node:test';
+import { setTimeout } from 'node:timers/promises';
 import { FilesystemStore } from '../../registry/filesystem-store.ts';
 import { EVERYTHING, FragileStore } from '../support/fragile-store.ts';
 import { type Image, makeImage, noise } from '../support/image.ts';
@@ -62,6 +63,15 @@ suite('a store that fails', () => {
     await pull();
     store.breaksAt = 1_000_000;
     await pull();
+  });
+
+  test('is offered again what it did not take', async () => {
+    store.broken = EVERYTHING;
+    await pull();
+    store.broken = new Set();
+    const real = await FilesystemStore.open(join(directory, 'store'));
+    for (const { digest } of [image.manifest, ...image.blobs])
+      while ((await real.stat(digest)) === undefined) await setTimeout(20);
   });
 
   test('makes no "not found" of what the upstream has lost: 503, since the store may have it', async () => {
