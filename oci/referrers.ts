@@ -14,25 +14,34 @@ const referrerSchema = z.looseObject({
   artifactType: z.string().optional(),
 });
 
+/** More are no list of signatures and SBOMs, but somebody's attempt to keep the registry busy. */
+const MAX_REFERRERS = 10_000;
+
 const listSchema = z.looseObject({
   schemaVersion: z.literal(2),
   // Registries written in Go send `null` for an empty list.
   manifests: z
-    .array(referrerSchema)
+    .array(z.unknown())
+    .max(MAX_REFERRERS)
     .nullable()
     .transform((manifests) => manifests ?? []),
 });
 
 /**
  * Reads a list of referrers: "Upon success, the response MUST be a JSON body with an image index containing a list of
- * descriptors" (OCI distribution specification, "Listing Referrers").
+ * descriptors" (OCI distribution specification, "Listing Referrers"). Entry by entry, so that one that is wrong ends
+ * it: collecting what is wrong with millions would take longer than any pull.
  *
  * @throws Error when the bytes are no such list.
  */
 export function parseReferrers(bytes: Uint8Array): readonly Referrer[] {
-  const parsed = listSchema.safeParse(parseJson(Buffer.from(bytes).toString('utf8')));
-  if (!parsed.success) throw new Error('what it sent is no list of referrers', { cause: parsed.error });
-  return parsed.data.manifests;
+  const list = listSchema.safeParse(parseJson(Buffer.from(bytes).toString('utf8')));
+  if (!list.success) throw new Error('what it sent is no list of referrers');
+  return list.data.manifests.map((entry, index) => {
+    const parsed = referrerSchema.safeParse(entry);
+    if (!parsed.success) throw new Error(`entry ${index} of its list of referrers is no descriptor`);
+    return parsed.data;
+  });
 }
 
 /** The list as it is answered and kept. "If a query results in no matching referrers, an empty manifest list MUST be returned." */

@@ -69,10 +69,12 @@ export async function answerBlob(
     });
   if (size > 0) {
     const left = new AbortController();
-    response.once('close', () => left.abort(new Error('the client left')));
+    const leave = (): void => left.abort(new Error('the client left'));
+    response.once('close', leave);
+    if (response.destroyed) leave();
     response.setTimeout(CLIENT_IDLE_MS, () => response.destroy());
     response.flushHeaders();
-    await blob.copyTo(writeTo(response, left.signal), range ?? { start: 0, end: size - 1 }, left.signal);
+    await blob.copyTo(writeTo(response, left), range ?? { start: 0, end: size - 1 }, left.signal);
   }
   response.end();
 }
@@ -157,13 +159,18 @@ export class RangeOutside extends RegistryError {
 }
 
 /** Resolves each write when the socket has taken the bytes, so that their buffer can be used again. */
-function writeTo(response: ServerResponse, left: AbortSignal): Write {
+function writeTo(response: ServerResponse, left: AbortController): Write {
+  const { signal } = left;
   return async (chunk) => {
-    left.throwIfAborted();
+    signal.throwIfAborted();
     const { promise, resolve, reject } = Promise.withResolvers<void>();
-    const onLeft = (): void => reject(left.reason);
-    left.addEventListener('abort', onLeft, { once: true });
-    response.write(chunk, (error) => (error ? reject(error) : resolve()));
-    await promise.finally(() => left.removeEventListener('abort', onLeft));
+    const onLeft = (): void => reject(signal.reason);
+    signal.addEventListener('abort', onLeft, { once: true });
+    response.write(chunk, (error) => {
+      // A socket that takes no more is a client that left, whoever says so first.
+      if (error) left.abort(error);
+      else resolve();
+    });
+    await promise.finally(() => signal.removeEventListener('abort', onLeft));
   };
 }

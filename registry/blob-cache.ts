@@ -85,12 +85,19 @@ export class BlobCache {
     const link = await this.#links.find(target, digest, trouble);
     if (link !== undefined) return this.#openLinked(wanted, link);
     const running = this.#running(target, digest);
-    const isOther =
-      running === undefined
-        ? await this.#links.isFromHost(target, digest, trouble)
-        : running.name !== nameOf(target);
-    if (isOther) {
+    if (running !== undefined && running.name !== nameOf(target)) {
       await this.#confirm(target, digest);
+      if (!running.fill.joinable) return this.#open(wanted);
+      // Nothing is noted of the host before its bytes have matched.
+      running.fill.done.then(
+        () => this.#link(target, digest),
+        () => undefined,
+      );
+      return this.#join(running.fill, target, digest);
+    }
+    if (running === undefined && (await this.#links.isFromHost(target, digest, trouble))) {
+      await this.#confirm(target, digest);
+      await this.#link(target, digest);
       return this.#openLinked(wanted, {});
     }
     // Somebody else may have begun to read it meanwhile.
@@ -252,7 +259,7 @@ export class BlobCache {
 
   /** Asks whether the repository has the blob. @throws UpstreamFailure when it has not. */
   async #confirm(target: Target, digest: Digest): Promise<void> {
-    const { upstream, signal, log } = this.#options;
+    const { upstream, signal } = this.#options;
     try {
       await upstream.blobSize(target, digest, signal);
     } catch (error) {
@@ -261,12 +268,18 @@ export class BlobCache {
       // Some registries, or what they redirect to, answer GET alone.
       (await upstream.blob(target, digest, 0, signal)).cancel();
     }
-    await this.#links.put(target, digest, {}).catch((error: unknown) => {
-      log.error(
+  }
+
+  /** Notes that the repository has a blob that its host sent. */
+  async #link(target: Target, digest: Digest): Promise<void> {
+    try {
+      await this.#links.put(target, digest, {});
+    } catch (error) {
+      this.#options.log.error(
         { err: error, digest },
         'the store did not take a link; the upstream is asked again next time',
       );
-    });
+    }
   }
 }
 

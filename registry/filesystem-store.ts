@@ -25,7 +25,7 @@ export const LAYOUT_FILE = 'weir-store.json';
 const LAYOUT = { layout: 'weir-filesystem-store', version: 1 } as const;
 const layoutSchema = z.object({ layout: z.literal(LAYOUT.layout), version: z.literal(LAYOUT.version) });
 /** Whatever has not been written to for so long was left by a process that is gone. */
-const ABANDONED_AFTER_MS = 600_000;
+const ABANDONED_AFTER_MS = 3_600_000;
 
 /**
  * The store in a directory: `blobs/<algorithm>/<two digits>/<hex>`, and for each repository
@@ -174,7 +174,8 @@ export class FilesystemStore implements Store {
     for (const name of await readdir(this.temporaryDirectory)) {
       const path = join(this.temporaryDirectory, name);
       const found = await orAbsent(stat(path));
-      if (found !== undefined && now - found.mtimeMs > ABANDONED_AFTER_MS) await rm(path, { force: true });
+      if (found?.isFile() === true && now - found.mtimeMs > ABANDONED_AFTER_MS)
+        await rm(path, { force: true });
     }
   }
 

@@ -3,7 +3,7 @@ import { algorithmOf, type Digest } from '../oci/digest.ts';
 import type { HashPool } from './hash-pool.ts';
 import { keepTrying } from './keep-trying.ts';
 import { Spool, SpoolFull } from './spool.ts';
-import type { SpoolBudget } from './spool-budget.ts';
+import type { SpoolAccount, SpoolBudget } from './spool-budget.ts';
 import type { ByteRange, StoredBlob, Write } from './store.ts';
 import { WrongBody } from './wrong-body.ts';
 
@@ -54,6 +54,7 @@ const PROGRESS_PERIOD_MS = 30_000;
 export class Fill {
   readonly #options: FillOptions;
   #spool: Spool | undefined;
+  #account: SpoolAccount | undefined;
   #size: number | undefined;
   #started = false;
   #verified = false;
@@ -143,13 +144,12 @@ export class Fill {
 
   async #run(): Promise<void> {
     const { digest, directory, hashes, budget } = this.#options;
-    const account = budget.open();
+    this.#account = budget.open();
     try {
       const spool = await Spool.open(directory, hashes, algorithmOf(digest), () => this.#advance());
       this.#spool = spool;
-      await this.#read(spool, account);
+      await this.#read(spool, this.#account);
       const found = await spool.digest();
-      if (found !== digest) for (const body of this.#bodies) body.distrust();
       if (found !== digest) throw new WrongBody(`the upstream sent ${found} for ${digest}`);
       this.#size = spool.written;
       this.#verified = true;
@@ -157,6 +157,7 @@ export class Fill {
       const { keep, onKeepFailed, signal } = this.#options;
       await keepTrying(() => keep(spool.path, spool.written), onKeepFailed, signal);
     } catch (error) {
+      if (error instanceof WrongBody) for (const body of this.#bodies) body.distrust();
       // Readers of verified bytes are served to the end, whatever becomes of the store.
       if (!this.#verified) this.#error = error instanceof Error ? error : new Error(String(error));
       this.#advance();
@@ -164,13 +165,12 @@ export class Fill {
     } finally {
       this.#finished = true;
       await this.#spool?.unlink();
-      account.close();
       await this.#release();
     }
   }
 
   /** Reads the upstream to the end of the body, over as many connections as that takes. */
-  async #read(spool: Spool, account: ReturnType<SpoolBudget['open']>): Promise<void> {
+  async #read(spool: Spool, account: SpoolAccount): Promise<void> {
     const { fetch, signal } = this.#options;
     let taken = 0;
     let fruitless = 0;
@@ -221,6 +221,8 @@ export class Fill {
     const spool = this.#spool;
     this.#spool = undefined;
     await spool?.close();
+    // Readers that are slow keep the bytes on the disk, although they have no name there any more.
+    this.#account?.close();
   }
 }
 

@@ -25,6 +25,7 @@ import { StoreTroubleError } from './store-trouble.ts';
 import { UpstreamClient } from './upstream.ts';
 import { UpstreamFailure } from './upstream-failure.ts';
 import { Warmer } from './warmer.ts';
+import { within } from './within.ts';
 
 export interface RegistryOptions {
   readonly store: Store;
@@ -52,6 +53,8 @@ export interface RegistryOptions {
 
 /** Mirrors behind one another; more are a loop. */
 const MAX_HOPS = 8;
+/** How long what is being stored may take at the end. */
+const CLOSE_MS = 10_000;
 /** Long enough for a burst of nodes, short enough for somebody who has just pushed. */
 const ABSENT_TTL_MS = 5_000;
 
@@ -153,9 +156,9 @@ export class Registry {
   /** Ends fills and connections to upstreams. */
   async close(): Promise<void> {
     this.#stop.abort(new Error('weir is stopping'));
-    await this.#warmer.close();
-    await this.#blobs.close();
-    await this.#manifests.close();
+    const parts = [this.#warmer, this.#blobs, this.#manifests];
+    const closed = await within(CLOSE_MS, Promise.all(parts.map((part) => part.close())));
+    if (closed === undefined) this.#options.log.warn('the store is still busy and is not waited for');
     await this.#egress.close();
   }
 

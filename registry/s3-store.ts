@@ -510,5 +510,12 @@ function bodyOf({ Body }: GetObjectCommandOutput): Readable {
 }
 
 async function textOf(found: GetObjectCommandOutput): Promise<string> {
-  return (await readBytes(bodyOf(found), MAX_RECORD_BYTES)).toString();
+  const body = bodyOf(found);
+  const stalled = new DOMException('the answer began and did not end', 'TimeoutError');
+  const late = setTimeout(() => body.destroy(stalled), READ_TIMEOUT_MS);
+  try {
+    return (await readBytes(body, MAX_RECORD_BYTES)).toString();
+  } finally {
+    clearTimeout(late);
+  }
 }

@@ -7,7 +7,8 @@ import { copyFile } from './file-copy.ts';
 import type { FileHash, HashPool } from './hash-pool.ts';
 import type { ByteRange, Write } from './store.ts';
 
-const SUFFIX = '.spool';
+/** Told apart from whatever else is in a directory that others use too. */
+const SPOOL_FILE = /^weir-[0-9a-f-]{36}\.spool$/;
 /** What may wait for the disk before the upstream is made to wait. */
 const QUEUE_BYTES = 8 * 1024 * 1024;
 /** Small chunks wait for others, so that one write, one read and one wake-up of each reader serves them together. */
@@ -60,7 +61,7 @@ export class Spool {
     algorithm: Algorithm,
     onWritten: () => void,
   ): Promise<Spool> {
-    const path = join(directory, `${randomUUID()}${SUFFIX}`);
+    const path = join(directory, `weir-${randomUUID()}.spool`);
     try {
       const file = await openAnew(path);
       return new Spool(path, file, pool.follow(file.fd, algorithm), onWritten);
@@ -199,19 +200,23 @@ async function openAnew(path: string): Promise<FileHandle> {
   }
 }
 
-/** A body that is on its way is written to all the time; what is older was left by a process that was killed. */
-const ABANDONED_AFTER_MS = 600_000;
+/** A body that is on its way is written to all the time, and then stored; what is older was left by a killed process. */
+const ABANDONED_AFTER_MS = 3_600_000;
 
-/** Removes spool files that nobody writes to any more. @throws Error of the file system. */
+/** Removes spool files that nobody uses any more, and nothing else. @throws Error when some could not be removed. */
 export async function sweepSpool(directory: string): Promise<void> {
-  const now = Date.now();
+  const oldest = Date.now() - ABANDONED_AFTER_MS;
+  const failures: unknown[] = [];
   for (const name of await readdir(directory)) {
-    if (!name.endsWith(SUFFIX)) continue;
+    if (!SPOOL_FILE.test(name)) continue;
     const path = join(directory, name);
-    const { mtimeMs } = await stat(path).catch((error: unknown) => {
-      if (codeOf(error) === 'ENOENT') return { mtimeMs: now };
-      throw error;
-    });
-    if (now - mtimeMs > ABANDONED_AFTER_MS) await rm(path, { force: true });
+    try {
+      const found = await stat(path);
+      if (found.isFile() && found.mtimeMs < oldest) await rm(path, { force: true });
+    } catch (error) {
+      if (codeOf(error) !== 'ENOENT') failures.push(error);
+    }
   }
+  if (failures.length > 0)
+    throw new AggregateError(failures, `spool files in ${directory} could not be removed`);
 }

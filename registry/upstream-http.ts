@@ -94,7 +94,8 @@ export class UpstreamHttp {
     use: (answer: Answer) => Promise<T>,
     sources: readonly Endpoint[] = sourcesOf(target.upstream),
   ): Promise<T> {
-    const name = `${target.upstream.host}/${target.repository}/${ask.path}`;
+    // What a HEAD is refused, a GET may be given.
+    const name = `${ask.method} ${target.upstream.host}/${target.repository}/${ask.path}`;
     const known = this.#absent.get(name);
     if (known !== undefined) throw known;
     try {

@@ -17,13 +17,14 @@ const digestSchema = z.string().transform((text, context): Digest => {
   context.addIssue({ code: 'custom', message: 'no digest' });
   return z.NEVER;
 });
-const descriptor = z.object({ digest: digestSchema });
-const platform = z.object({ os: z.string(), architecture: z.string(), variant: z.string().optional() });
-const imageSchema = z.object({
-  manifests: z.array(descriptor.extend({ platform: platform.optional() })).optional(),
-  config: descriptor.optional(),
-  layers: z.array(descriptor).optional(),
-});
+/** Entries of one index or manifest; real ones have a few dozen. */
+const MAX_ENTRIES = 1_000;
+
+const descriptorSchema = z.object({ digest: digestSchema });
+const platformSchema = z.object({ os: z.string(), architecture: z.string(), variant: z.string().optional() });
+const childSchema = descriptorSchema.extend({ platform: platformSchema });
+const indexSchema = z.object({ manifests: z.array(z.unknown()).max(MAX_ENTRIES) });
+const imageSchema = z.object({ config: z.unknown(), layers: z.array(z.unknown()).max(MAX_ENTRIES) });
 
 /**
  * Fetches what nodes of other platforms will ask for once an index was pulled. One image at a time, behind the
@@ -46,16 +47,16 @@ export class Warmer {
   warm(target: Target, { bytes }: Manifest): void {
     const { warm } = target.upstream;
     if (warm.length === 0) return;
-    const { manifests = [] } = imageSchema.safeParse(parseJson(bytes.toString('utf8'))).data ?? {};
-    for (const { digest, platform: its } of manifests) {
-      const names =
-        its === undefined
-          ? []
-          : [`${its.os}/${its.architecture}`, `${its.os}/${its.architecture}/${its.variant ?? ''}`];
-      if (!warm.some((name) => names.includes(name)) || this.#waiting.length >= MAX_WAITING) continue;
-      this.#waiting.push(() => this.#fetch(target, digest));
+    const { manifests } = indexSchema.safeParse(parseJson(bytes.toString('utf8'))).data ?? { manifests: [] };
+    for (const entry of manifests) {
+      // Entry by entry: what is no image for a platform is passed over.
+      const child = childSchema.safeParse(entry).data;
+      if (child === undefined || this.#waiting.length >= MAX_WAITING) continue;
+      const { os, architecture, variant } = child.platform;
+      if (warm.includes(`${os}/${architecture}`) || warm.includes(`${os}/${architecture}/${variant ?? ''}`))
+        this.#waiting.push(() => this.#fetch(target, child.digest));
     }
-    this.#running ??= this.#run();
+    if (this.#waiting.length > 0) this.#running ??= this.#run().finally(() => (this.#running = undefined));
   }
 
   /** Forgets what waits; resolves when nothing runs. */
@@ -66,15 +67,17 @@ export class Warmer {
 
   async #run(): Promise<void> {
     for (let next = this.#waiting.shift(); next !== undefined; next = this.#waiting.shift()) await next();
-    this.#running = undefined;
   }
 
   async #fetch(target: Target, digest: Digest): Promise<void> {
     try {
       const { manifest } = await this.#manifests.byDigest(target, digest, MANIFEST_TYPES.join(', '));
-      const { config, layers = [] } = imageSchema.parse(parseJson(manifest.bytes.toString('utf8')));
-      for (const blob of [...(config === undefined ? [] : [config]), ...layers])
-        await this.#blobs.fetch(target, blob.digest);
+      const image = imageSchema.safeParse(parseJson(manifest.bytes.toString('utf8'))).data;
+      if (image === undefined) throw new Error('it is no manifest of an image');
+      for (const entry of [image.config, ...image.layers]) {
+        const blob = descriptorSchema.safeParse(entry).data;
+        if (blob !== undefined) await this.#blobs.fetch(target, blob.digest);
+      }
     } catch (error) {
       this.#log.warn({ err: error, repository: nameOf(target), digest }, 'a platform was not warmed up');
     }

@@ -105,6 +105,61 @@ suite('what is not to be trusted', () => {
     assert.equal(answer.status, 404);
   });
 
+  test('a blob that a host has sent wrongly, while it said that it has it, stays the other host’s', async () => {
+    await assertPulls();
+    mirror.configure(
+      `upstreams: { docker.io: { endpoint: "${upstream.url}" }, evil.example: { endpoint: "${other.url}" } }`,
+    );
+    const goOn = Promise.withResolvers<void>();
+    const asked = Promise.withResolvers<void>();
+    other.fault = (request, response) => {
+      response.writeHead(200, { 'content-length': layer().bytes.length });
+      if (request.method === 'HEAD') response.end();
+      else {
+        response.write(Buffer.alloc(1000));
+        asked.resolve();
+        void goOn.promise.then(() => response.end(Buffer.alloc(layer().bytes.length - 1000)));
+      }
+      return true;
+    };
+    const evil = (repository: string) =>
+      fetch(`${mirror.url}/v2/${repository}/blobs/${layer().digest}?ns=evil.example`).then((answer) =>
+        answer.arrayBuffer(),
+      );
+    const first = evil('x/one');
+    await asked.promise;
+    const second = evil('x/two');
+    goOn.resolve();
+    await Promise.all([assert.rejects(first), assert.rejects(second)]);
+    await assert.rejects(evil('x/two'));
+  });
+
+  test('a list of referrers that is millions of nothings is refused soon', { timeout: 20_000 }, async () => {
+    upstream.fault = (_, response) => {
+      const entries = Array.from({ length: 1_000_000 }, () => '{}').join();
+      response.end(`{"schemaVersion":2,"manifests":[${entries}]}`);
+      return true;
+    };
+    assert.equal((await get(`referrers/${image.manifest.digest}`)).status, 503);
+    upstream.fault = undefined;
+    await assertPulls();
+  });
+
+  test('a HEAD that is refused does not hide what a GET is given', async () => {
+    await mirror.close();
+    mirror = await startMirror(`upstreams: { docker.io: { endpoint: "${upstream.url}" } }`, {
+      absentTtl: 60_000,
+    });
+    upstream.fault = (request, response) => {
+      if (request.method !== 'HEAD') return false;
+      sendJson(response, 403, {});
+      return true;
+    };
+    const head = await fetch(`${mirror.url}/v2/${REPOSITORY}/blobs/${layer().digest}`, { method: 'HEAD' });
+    assert.equal(head.status, 404);
+    await assertPulls();
+  });
+
   test('a tag that the upstream has deleted does not come back when the upstream fails later', async () => {
     await (await get('manifests/v1')).arrayBuffer();
     upstream.deleteTag(REPOSITORY, 'v1');

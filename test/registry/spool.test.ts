@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
-import { mkdtemp, open, readdir, rm, utimes, writeFile } from 'node:fs/promises';
+import { randomUUID } from 'node:crypto';
+import { mkdir, mkdtemp, open, readdir, rm, utimes, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, suite, test } from 'node:test';
@@ -138,10 +139,14 @@ suite('the pool of hashing threads', () => {
 test('what a killed process left in the spool is swept, and what is on its way is not', async () => {
   const directory = await mkdtemp(join(tmpdir(), 'weir-sweep-'));
   try {
-    for (const name of ['old.spool', 'new.spool', 'old.other']) await writeFile(join(directory, name), 'x');
-    for (const name of ['old.spool', 'old.other']) await utimes(join(directory, name), 0, 0);
+    const [old, fresh] = [`weir-${randomUUID()}.spool`, `weir-${randomUUID()}.spool`];
+    for (const name of [old, fresh, 'others.spool']) await writeFile(join(directory, name), 'x');
+    await mkdir(join(directory, `weir-${randomUUID()}.spool`));
+    for (const name of [old, 'others.spool']) await utimes(join(directory, name), 0, 0);
     await sweepSpool(directory);
-    assert.deepEqual(await readdir(directory), ['new.spool', 'old.other']);
+    const left = await readdir(directory);
+    assert.equal(left.length, 3);
+    assert.ok(!left.includes(old) && left.includes(fresh) && left.includes('others.spool'));
   } finally {
     await rm(directory, { recursive: true, force: true });
   }
