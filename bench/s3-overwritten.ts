@@ -37,6 +37,7 @@ export async function runOverwritten(minio: MinioProcess): Promise<FaultRow> {
     store: tellStore(store),
     next: `after the scrub: ${tellPull(next)}; ${again.length} upstream`,
     wrong: expectations.wrong,
+    limit: true,
   };
 }
 
