@@ -1,15 +1,10 @@
 import { z } from 'zod';
 import { MANIFEST_TYPES } from '../oci/descriptor.ts';
-import { algorithmOf, type Digest, digestOf, parseDigest } from '../oci/digest.ts';
+import { algorithmOf, type Digest, digestOf } from '../oci/digest.ts';
+import { digestSchema } from '../oci/digest-schema.ts';
 import { parseReference } from '../oci/reference.ts';
 
-const digest = z.string().transform((text, context): Digest => {
-  const parsed = parseDigest(text);
-  if (parsed !== undefined) return parsed;
-  context.addIssue({ code: 'custom', message: `${text} is no digest` });
-  return z.NEVER;
-});
-const descriptor = z.object({ digest, size: z.number() });
+const descriptor = z.object({ digest: digestSchema, size: z.number() });
 const platform = z.object({ os: z.string(), architecture: z.string() });
 const manifestSchema = z.object({
   manifests: z.array(descriptor.extend({ platform: platform.optional() })).optional(),
@@ -48,7 +43,7 @@ export async function pull(mirror: string, image: string): Promise<Pulled> {
   };
 
   const head = await ask(`${mirror}/v2/${repository}/manifests/${pinned ?? tag}?ns=${host}`, 'HEAD');
-  let manifest = await manifestAt(digest.parse(head.headers.get('docker-content-digest')));
+  let manifest = await manifestAt(digestSchema.parse(head.headers.get('docker-content-digest')));
   if (manifest.manifests !== undefined) {
     const architecture = process.arch === 'x64' ? 'amd64' : process.arch;
     const mine = manifest.manifests.find(

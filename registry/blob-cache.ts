@@ -4,6 +4,7 @@ import { BlobLinks } from './blob-links.ts';
 import { Fill, type UpstreamBody } from './fill.ts';
 import { HashPool } from './hash-pool.ts';
 import { passThrough } from './pass-through.ts';
+import { copyWithRest } from './rest-of-copy.ts';
 import { SpoolFull, sweepSpool } from './spool.ts';
 import { SpoolBudget } from './spool-budget.ts';
 import type { AskedRange, ByteRange, Link, Store, StoredBlob, Write } from './store.ts';
@@ -237,23 +238,20 @@ export class BlobCache {
     return {
       size: stored.size,
       close: () => stored.close(),
-      copyTo: async (write, range, signal) => {
-        let { start } = range;
-        const counted: Write = async (chunk) => {
-          await write(chunk);
-          start += chunk.length;
-        };
-        try {
-          await stored.copyTo(counted, range, signal);
-        } catch (error) {
-          if (signal.aborted) throw error;
-          this.#options.log.error(
-            { err: error, digest },
-            'the store failed amid a blob; the rest comes from the upstream',
-          );
-          await this.#passThrough(target, digest, { start, end: range.end }, write, signal);
-        }
-      },
+      copyTo: (write, range, signal) =>
+        copyWithRest(
+          range,
+          write,
+          (counted) => stored.copyTo(counted, range, signal),
+          async (error, rest) => {
+            if (signal.aborted) throw error;
+            this.#options.log.error(
+              { err: error, digest },
+              'the store failed amid a blob; the rest comes from the upstream',
+            );
+            await this.#passThrough(target, digest, rest, write, signal);
+          },
+        ),
     };
   }
 

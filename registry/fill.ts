@@ -2,6 +2,7 @@ import { setTimeout } from 'node:timers/promises';
 import { algorithmOf, type Digest } from '../oci/digest.ts';
 import type { HashPool } from './hash-pool.ts';
 import { keepTrying } from './keep-trying.ts';
+import { copyWithRest } from './rest-of-copy.ts';
 import { Spool, SpoolFull } from './spool.ts';
 import type { SpoolAccount, SpoolBudget } from './spool-budget.ts';
 import type { ByteRange, StoredBlob, Write } from './store.ts';
@@ -101,18 +102,17 @@ export class Fill {
   }
 
   async #copyTo(write: Write, range: ByteRange, signal: AbortSignal): Promise<void> {
-    if (this.#spool === undefined) throw new Error('the fill has ended');
-    let { start } = range;
-    const counted: Write = async (chunk) => {
-      await write(chunk);
-      start += chunk.length;
-    };
-    try {
-      await this.#spool.copyTo(range, counted, (offset) => this.#readable(offset), signal);
-    } catch (error) {
-      if (!(error instanceof SpoolFull) || signal.aborted) throw error;
-      await this.#options.without({ start, end: range.end }, write, signal);
-    }
+    const spool = this.#spool;
+    if (spool === undefined) throw new Error('the fill has ended');
+    await copyWithRest(
+      range,
+      write,
+      (counted) => spool.copyTo(range, counted, (offset) => this.#readable(offset), signal),
+      async (error, rest) => {
+        if (!(error instanceof SpoolFull) || signal.aborted) throw error;
+        await this.#options.without(rest, write, signal);
+      },
+    );
   }
 
   async #leave(): Promise<void> {

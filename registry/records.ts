@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { type Digest, parseDigest } from '../oci/digest.ts';
+import { digestSchema } from '../oci/digest-schema.ts';
 import { parseJson } from '../oci/json.ts';
 import type { Link, ReferrersRecord, TagRecord } from './store.ts';
 
@@ -7,12 +7,6 @@ import type { Link, ReferrersRecord, TagRecord } from './store.ts';
  * The records that stores keep as JSON. One that cannot be read is as good as none: it is made anew from the
  * upstream.
  */
-const digestSchema = z.string().transform((text, context): Digest => {
-  const digest = parseDigest(text);
-  if (digest !== undefined) return digest;
-  context.addIssue({ code: 'custom', message: 'no digest' });
-  return z.NEVER;
-});
 const linkSchema = z.object({ mediaType: z.string().exactOptional(), size: z.number().exactOptional() });
 const tagSchema = z.object({
   digest: digestSchema,

@@ -1,5 +1,6 @@
 import type { Readable } from 'node:stream';
 import { setTimeout as pause } from 'node:timers/promises';
+import { releaseChunk } from './chunk-memory.ts';
 import { S3Failure } from './s3-failure.ts';
 import type { ByteRange, StoredBlob, Write } from './store.ts';
 
@@ -73,9 +74,7 @@ export class S3Blob implements StoredBlob {
         const wanted = chunk.subarray(0, range.end + 1 - offset);
         await write(wanted);
         offset += wanted.length;
-        // As of a spool's: left to the garbage collector, it runs all the time.
-        if (chunk.buffer instanceof ArrayBuffer && chunk.byteLength === chunk.buffer.byteLength)
-          chunk.buffer.transfer(0);
+        releaseChunk(chunk);
       }
       await body?.finish();
     } finally {

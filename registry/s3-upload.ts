@@ -1,4 +1,5 @@
 import { type FileHandle, open } from 'node:fs/promises';
+import { releaseChunk } from './chunk-memory.ts';
 
 /** An upload in parts, of which nobody sees anything before it is complete. */
 export interface PartUpload {
@@ -57,8 +58,7 @@ export class PartUploader {
           failed.signal.throwIfAborted();
           const bytes = await readPart(file, Buffer.allocUnsafeSlow(length), start);
           const etag = await upload.part(index + 1, bytes, failed.signal);
-          // At once: left to the garbage collector, it runs for every few parts.
-          bytes.buffer.transfer(0);
+          releaseChunk(bytes);
           return etag;
         });
       }

@@ -3,6 +3,7 @@ import { type FileHandle, mkdir, open, readdir, rm, stat } from 'node:fs/promise
 import { dirname, join } from 'node:path';
 import type { Algorithm, Digest } from '../oci/digest.ts';
 import { codeOf } from '../process/file-problem.ts';
+import { releaseChunk } from './chunk-memory.ts';
 import { copyFile } from './file-copy.ts';
 import type { FileHash, HashPool } from './hash-pool.ts';
 import type { ByteRange, Write } from './store.ts';
@@ -142,7 +143,7 @@ export class Spool {
         this.#queued = 0;
         await writeFully(this.#file, chunks, length, this.#written);
         this.#written += length;
-        for (const chunk of chunks) release(chunk);
+        for (const chunk of chunks) releaseChunk(chunk);
         this.#hash.grown(this.#written);
         this.#onWritten();
         await this.#gather();
@@ -170,17 +171,6 @@ async function writeFully(
   let done = 0;
   while (done < rest.length)
     done += (await file.write(rest, done, rest.length - done, position + bytesWritten + done)).bytesWritten;
-}
-
-/**
- * Gives a chunk's memory back at once. Left to the garbage collector, the 64 KiB that Node allocates for each read of
- * a socket make it run 60 times a GiB, on every thread that it has. A chunk that is the whole of its memory is
- * nobody else's: what shares its memory with others, such as the rest of an answer's head, is left alone.
- */
-function release(chunk: Uint8Array): void {
-  const { buffer } = chunk;
-  if (buffer instanceof ArrayBuffer && !buffer.detached && chunk.byteLength === buffer.byteLength)
-    buffer.transfer(0);
 }
 
 function asSpoolFull(error: unknown): Error {

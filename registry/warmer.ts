@@ -1,7 +1,8 @@
 import type { Logger } from 'pino';
 import { z } from 'zod';
 import { MANIFEST_TYPES } from '../oci/descriptor.ts';
-import { type Digest, parseDigest } from '../oci/digest.ts';
+import type { Digest } from '../oci/digest.ts';
+import { digestSchema } from '../oci/digest-schema.ts';
 import { parseJson } from '../oci/json.ts';
 import type { BlobCache } from './blob-cache.ts';
 import type { ManifestCache } from './manifest-cache.ts';
@@ -11,12 +12,6 @@ import type { Manifest } from './upstream.ts';
 /** Images that wait; more are not warmed up, since pulls have already overtaken them. */
 const MAX_WAITING = 100;
 
-const digestSchema = z.string().transform((text, context): Digest => {
-  const digest = parseDigest(text);
-  if (digest !== undefined) return digest;
-  context.addIssue({ code: 'custom', message: 'no digest' });
-  return z.NEVER;
-});
 /** Entries of one index or manifest; real ones have a few dozen. */
 const MAX_ENTRIES = 1_000;
 
