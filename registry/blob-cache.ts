@@ -1,6 +1,7 @@
 import type { Logger } from 'pino';
 import type { Digest } from '../oci/digest.ts';
 import { BlobLinks } from './blob-links.ts';
+import { type Early, EarlyQuestions } from './early-questions.ts';
 import { Fill, type UpstreamBody } from './fill.ts';
 import { HashPool } from './hash-pool.ts';
 import { passThrough } from './pass-through.ts';
@@ -10,7 +11,7 @@ import { SpoolBudget } from './spool-budget.ts';
 import type { AskedRange, ByteRange, Link, Store, StoredBlob, Write } from './store.ts';
 import { StoreTrouble } from './store-trouble.ts';
 import { nameOf, type Target } from './target.ts';
-import type { UpstreamClient } from './upstream.ts';
+import type { Manifest, UpstreamClient } from './upstream.ts';
 import { UpstreamFailure, unavailable } from './upstream-failure.ts';
 
 const SWEEP_MS = 600_000;
@@ -51,6 +52,7 @@ export class BlobCache {
   /** By host and digest: what another host sends is another matter until its digest has matched. */
   readonly #fills = new Map<string, RunningFill>();
   readonly #links: BlobLinks;
+  readonly #early = new EarlyQuestions();
   readonly #hashes = new HashPool();
   readonly #budget: SpoolBudget;
   readonly #sweeping: NodeJS.Timeout;
@@ -69,6 +71,11 @@ export class BlobCache {
     return this.#fills.size;
   }
 
+  /** Takes note of a manifest that was just fetched: its blobs are likely asked for next. */
+  expect(target: Target, manifest: Manifest): void {
+    this.#early.expect(target, manifest);
+  }
+
   /**
    * The blob, to be closed by the caller. One that another repository brought in is handed out only after the
    * upstream has confirmed that this repository has it too. `asked` is the range that the client wants, as far as
@@ -77,17 +84,27 @@ export class BlobCache {
    * @throws UpstreamFailure; StoreTroubleError when the store failed as well.
    */
   async open(target: Target, digest: Digest, asked?: AskedRange): Promise<BlobAnswer> {
-    const trouble = new StoreTrouble(this.#options.log);
-    return trouble.around(() => this.#open({ target, digest, asked, trouble }));
+    const { log, upstream, signal } = this.#options;
+    const trouble = new StoreTrouble(log);
+    const early = this.#links.knows(target, digest)
+      ? undefined
+      : this.#early.ask(target, digest, (letGo) =>
+          upstream.blob(target, digest, 0, AbortSignal.any([signal, letGo])),
+        );
+    try {
+      return await trouble.around(() => this.#open({ target, digest, asked, trouble, early }));
+    } finally {
+      early?.leave();
+    }
   }
 
   async #open(wanted: Wanted): Promise<BlobAnswer> {
-    const { target, digest, trouble } = wanted;
+    const { target, digest, trouble, early } = wanted;
     const link = await this.#links.find(target, digest, trouble);
     if (link !== undefined) return this.#openLinked(wanted, link);
     const running = this.#running(target, digest);
     if (running !== undefined && running.name !== nameOf(target)) {
-      await this.#confirm(target, digest);
+      await this.#confirm(target, digest, early);
       if (!running.fill.joinable) return this.#open(wanted);
       // Nothing is noted of the host before its bytes have matched.
       running.fill.done.then(
@@ -97,16 +114,17 @@ export class BlobCache {
       return this.#join(running.fill, target, digest);
     }
     if (running === undefined && (await this.#links.isFromHost(target, digest, trouble))) {
-      await this.#confirm(target, digest);
+      await this.#confirm(target, digest, early);
       await this.#link(target, digest);
       return this.#openLinked(wanted, {});
     }
     // Somebody else may have begun to read it meanwhile.
     if (this.#running(target, digest) !== running) return this.#open(wanted);
-    return this.#join(running?.fill ?? this.#start(target, digest), target, digest);
+    return this.#join(running?.fill ?? this.#start(wanted), target, digest);
   }
 
-  async #openLinked({ target, digest, asked, trouble }: Wanted, link: Link): Promise<BlobAnswer> {
+  async #openLinked(wanted: Wanted, link: Link): Promise<BlobAnswer> {
+    const { target, digest, asked, trouble } = wanted;
     const { store, log } = this.#options;
     const running = this.#running(target, digest);
     if (running !== undefined) return this.#join(running.fill, target, digest);
@@ -121,7 +139,7 @@ export class BlobCache {
       await stored.close();
       await trouble.read(store.remove(digest).then(() => undefined));
     }
-    return this.#join(this.#running(target, digest)?.fill ?? this.#start(target, digest), target, digest);
+    return this.#join(this.#running(target, digest)?.fill ?? this.#start(wanted), target, digest);
   }
 
   /** Brings the blob into the store, where it is not. @throws as {@link open} */
@@ -165,14 +183,15 @@ export class BlobCache {
     return running?.fill.joinable === true ? running : undefined;
   }
 
-  #start(target: Target, digest: Digest): Fill {
-    const { store, spoolDirectory, signal, log } = this.#options;
+  #start({ target, digest, early }: Wanted): Fill {
+    const { store, upstream, spoolDirectory, signal, log } = this.#options;
     const fill = new Fill({
       digest,
       directory: spoolDirectory,
       budget: this.#budget,
       hashes: this.#hashes,
-      fetch: this.#fetch(target, digest),
+      fetch: (offset, fillSignal) =>
+        (offset === 0 ? early?.take() : undefined) ?? upstream.blob(target, digest, offset, fillSignal),
       keep: async (path, size) => {
         await store.putFile(digest, path);
         await this.#links.put(target, digest, { size });
@@ -196,10 +215,6 @@ export class BlobCache {
         if (this.#fills.get(key) === running) this.#fills.delete(key);
       });
     return fill;
-  }
-
-  #fetch(target: Target, digest: Digest): (offset: number, signal: AbortSignal) => Promise<UpstreamBody> {
-    return (offset, signal) => this.#options.upstream.blob(target, digest, offset, signal);
   }
 
   /** The reader of a running fill; when the local disk has no room for it, one that does without. */
@@ -230,7 +245,9 @@ export class BlobCache {
     readerSignal: AbortSignal,
   ): Promise<void> {
     const signal = AbortSignal.any([this.#options.signal, readerSignal]);
-    await passThrough({ digest, fetch: this.#fetch(target, digest), range, write, signal });
+    const fetch = (offset: number, fetchSignal: AbortSignal): Promise<UpstreamBody> =>
+      this.#options.upstream.blob(target, digest, offset, fetchSignal);
+    await passThrough({ digest, fetch, range, write, signal });
   }
 
   /** A stored blob whose rest comes from the upstream when the store fails amid it. */
@@ -256,8 +273,13 @@ export class BlobCache {
   }
 
   /** Asks whether the repository has the blob. @throws UpstreamFailure when it has not. */
-  async #confirm(target: Target, digest: Digest): Promise<void> {
+  async #confirm(target: Target, digest: Digest, early?: Early): Promise<void> {
     const { upstream, signal } = this.#options;
+    const answer = early?.take();
+    if (answer !== undefined) {
+      (await answer).cancel();
+      return;
+    }
     try {
       await upstream.blobSize(target, digest, signal);
     } catch (error) {
@@ -286,6 +308,7 @@ interface Wanted {
   readonly digest: Digest;
   readonly asked: AskedRange | undefined;
   readonly trouble: StoreTrouble;
+  readonly early: Early | undefined;
 }
 
 function fillKey({ upstream }: Target, digest: Digest): string {

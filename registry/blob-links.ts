@@ -21,6 +21,11 @@ export class BlobLinks {
     this.#store = store;
   }
 
+  /** Whether the link is known without a look at the store. */
+  knows(target: Target, digest: Digest): boolean {
+    return this.#known.has(digestName(target, digest));
+  }
+
   async find(target: Target, digest: Digest, trouble: StoreTrouble): Promise<Link | undefined> {
     const name = digestName(target, digest);
     const known = this.#known.get(name) ?? (await trouble.read(this.#store.link(keyOf(target), digest)));

@@ -95,7 +95,10 @@ export class Registry {
       upstream,
       log,
       signal,
-      onFetched: (target, manifest) => this.#warmer.warm(target, manifest),
+      onFetched: (target, manifest) => {
+        this.#blobs.expect(target, manifest);
+        this.#warmer.warm(target, manifest);
+      },
     });
     this.#blobs = new BlobCache({ store, upstream, spoolDirectory, spoolLimit, log, signal });
     this.#warmer = new Warmer(this.#manifests, this.#blobs, log);

@@ -6,6 +6,8 @@ export class FragileStore implements Store {
   broken: ReadonlySet<string> = new Set();
   /** Reading a blob fails after so many bytes. */
   breaksAt = Number.POSITIVE_INFINITY;
+  /** Operations wait for it before they do anything. */
+  gates: ReadonlyMap<string, Promise<void>> = new Map();
   readonly #real: Store;
 
   constructor(real: Store) {
@@ -15,9 +17,11 @@ export class FragileStore implements Store {
   /** How often each operation was asked for. */
   readonly asked = new Map<string, number>();
 
-  #do<T>(operation: string, work: () => Promise<T>): Promise<T> {
+  async #do<T>(operation: string, work: () => Promise<T>): Promise<T> {
     this.asked.set(operation, (this.asked.get(operation) ?? 0) + 1);
-    return this.broken.has(operation) ? Promise.reject(new Error(`${operation}: the store is away`)) : work();
+    await this.gates.get(operation);
+    if (this.broken.has(operation)) throw new Error(`${operation}: the store is away`);
+    return work();
   }
 
   async open(...parameters: Parameters<Store['open']>): Promise<StoredBlob | undefined> {
