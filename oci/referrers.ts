@@ -15,7 +15,7 @@ const referrerSchema = z.looseObject({
 });
 
 /** More are no list of signatures and SBOMs, but somebody's attempt to keep the registry busy. */
-const MAX_REFERRERS = 10_000;
+export const MAX_REFERRERS = 10_000;
 
 const listSchema = z.looseObject({
   schemaVersion: z.literal(2),

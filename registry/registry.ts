@@ -159,7 +159,7 @@ export class Registry {
   /** Ends fills and connections to upstreams. */
   async close(): Promise<void> {
     this.#stop.abort(new Error('weir is stopping'));
-    const parts = [this.#warmer, this.#blobs, this.#manifests];
+    const parts = [this.#warmer, this.#blobs, this.#manifests, this.#referrers];
     const closed = await within(CLOSE_MS, Promise.all(parts.map((part) => part.close())));
     if (closed === undefined) this.#options.log.warn('the store is still busy and is not waited for');
     await this.#egress.close();

@@ -6,7 +6,7 @@ import { sourcesOf } from '../config/routing.ts';
 import { BLOB_TYPE } from '../oci/descriptor.ts';
 import { algorithmOf, type Digest, digestOf, parseDigest } from '../oci/digest.ts';
 import { manifestType } from '../oci/manifest.ts';
-import { INDEX_TYPE, parseReferrers, type Referrer } from '../oci/referrers.ts';
+import { INDEX_TYPE, MAX_REFERRERS, parseReferrers, type Referrer } from '../oci/referrers.ts';
 import type { UpstreamBody } from './fill.ts';
 import { nextPage } from './referrers-page.ts';
 import { readBytes } from './small-body.ts';
@@ -152,6 +152,8 @@ export class UpstreamClient {
         sources,
       );
       found.push(...page.referrers);
+      if (found.length > MAX_REFERRERS)
+        throw unfit(target.upstream, `its list of referrers has more than ${MAX_REFERRERS} entries`);
       left -= page.bytes;
     }
     return found;

@@ -1,7 +1,12 @@
 import assert from 'node:assert/strict';
-import { rm } from 'node:fs/promises';
+import { rm, writeFile } from 'node:fs/promises';
 import type { ServerResponse } from 'node:http';
+import { join } from 'node:path';
 import { afterEach, beforeEach, suite, test } from 'node:test';
+import { setTimeout } from 'node:timers/promises';
+import { hexOf } from '../../oci/digest.ts';
+import { FilesystemStore } from '../../registry/filesystem-store.ts';
+import { FragileStore } from '../support/fragile-store.ts';
 import { contentOf, type Image, INDEX_TYPE, makeImage } from '../support/image.ts';
 import { type Mirror, startMirror, temporaryDirectory } from '../support/mirror.ts';
 import { sendJson, UpstreamRegistry } from '../support/upstream-registry.ts';
@@ -268,6 +273,86 @@ suite('what refers to a manifest', () => {
     assert.equal((await fetch(`${mirror.url}/v2/${REPOSITORY}/manifests/${list.digest}`)).status, 404);
   });
 
+  suite('and a store that is slow, fails or is damaged:', () => {
+    const KEY = { host: 'docker.io', repository: REPOSITORY };
+    let directory: string;
+    let real: FilesystemStore;
+    let store: FragileStore;
+    let replica: Mirror;
+
+    /** A registry that has nothing in memory, over the one directory. */
+    const startReplica = async (): Promise<void> => {
+      store = new FragileStore(real);
+      // S3's does not send again what is there.
+      store.put = async (digest, bytes) => {
+        if ((await store.stat(digest)) === undefined) await real.put(digest, bytes);
+      };
+      const settings = { store, spoolDirectory: real.temporaryDirectory, directory };
+      replica = await startMirror(configure(ALWAYS), settings);
+    };
+    beforeEach(async () => {
+      directory = await temporaryDirectory();
+      real = await FilesystemStore.open(join(directory, 'store'));
+      await startReplica();
+      lists((response) => sendList(response, [referrer(SIGNATURE)]));
+    });
+    afterEach(async () => {
+      await replica.close();
+      await rm(directory, { recursive: true, force: true });
+    });
+
+    test('what somebody else was told while the store was being searched is taken, and not asked for again', async () => {
+      const { promise: found, resolve } = Promise.withResolvers<void>();
+      replica.configure(configure('{ ttl: 1h }'));
+      store.gates = new Map([['referrers', found]]);
+      store.broken = new Set(['putReferrers']);
+      const slow = ask('', replica);
+      await until(() => store.asked.has('referrers'));
+      store.gates = new Map();
+      await ask('', replica);
+      resolve();
+      const { answer, body } = await slow;
+      assert.equal(answer.headers.get('cache-status'), 'weir; hit');
+      assert.deepEqual(body, listOf(referrer(SIGNATURE)));
+      assert.equal(asked(), 1);
+    });
+
+    test('the answer does not wait for the store, which is offered again what it does not take', async () => {
+      const { promise: isAnswered, resolve } = Promise.withResolvers<void>();
+      let tries = 0;
+      store.putReferrers = async (...record) => {
+        await isAnswered;
+        tries += 1;
+        if (tries === 1) throw new Error('the store is away');
+        await real.putReferrers(...record);
+      };
+      try {
+        const answer = await fetch(`${replica.url}${path}`, { signal: AbortSignal.timeout(10_000) });
+        assert.deepEqual(await answer.json(), listOf(referrer(SIGNATURE)));
+      } finally {
+        resolve();
+      }
+      await until(async () => (await real.referrers(KEY, image.manifest.digest)) !== undefined);
+    });
+
+    test('a list that is damaged there is asked for again, and kept in its place', async () => {
+      await ask('', replica);
+      await replica.close();
+      const { list = assert.fail() } = (await real.referrers(KEY, image.manifest.digest)) ?? {};
+      const hex = hexOf(list);
+      await writeFile(join(directory, 'store', 'blobs', 'sha256', hex.slice(0, 2), hex), 'damaged');
+      await startReplica();
+      assert.deepEqual((await ask('', replica)).body, listOf(referrer(SIGNATURE)));
+      assert.equal(asked(), 2);
+      await replica.close();
+      await startReplica();
+      lists((response) => sendJson(response, 500, {}));
+      const { answer, body } = await ask('', replica);
+      assert.match(answer.headers.get('cache-status') ?? '', /detail=stale/);
+      assert.deepEqual(body, listOf(referrer(SIGNATURE)));
+    });
+  });
+
   test('answers HEAD as GET, without the list', async () => {
     lists((response) => sendList(response, [referrer(SIGNATURE)]));
     const head = await fetch(`${mirror.url}${path}`, { method: 'HEAD' });
@@ -276,3 +361,11 @@ suite('what refers to a manifest', () => {
     assert.ok(Number(head.headers.get('content-length')) > 100);
   });
 });
+
+async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
+  const patience = AbortSignal.timeout(20_000);
+  while (!(await condition())) {
+    patience.throwIfAborted();
+    await setTimeout(10);
+  }
+}
