@@ -10,6 +10,8 @@ import type { AskedRange, ByteRange, StoredBlob, Write } from './store.ts';
 /** A client that takes no byte for so long is gone. */
 const CLIENT_IDLE_MS = 120_000;
 
+const BLOB_HEADERS = { 'content-type': BLOB_TYPE, 'accept-ranges': 'bytes' } as const;
+
 /**
  * Answers a manifest. containerd wants both `Docker-Content-Digest` and `Content-Length` of a HEAD; without
  * them it sends a GET to the same host, and an error there ends the pull without a look at the next one.
@@ -20,12 +22,12 @@ export function answerManifest(
   answer: ManifestAnswer,
 ): void {
   const { manifest, origin, age } = answer;
+  const identity = identityOf(manifest.digest, origin, age);
+  if (answerUnchanged(response, identity)) return;
   response.writeHead(200, {
+    ...identity,
     'content-type': manifest.mediaType,
     'content-length': manifest.bytes.length,
-    'docker-content-digest': manifest.digest,
-    etag: `"${manifest.digest}"`,
-    'cache-status': cacheStatus(origin, age),
   });
   response.end(request.method === 'HEAD' ? undefined : manifest.bytes);
 }
@@ -37,8 +39,11 @@ export function answerBlobHead(
   size: number | undefined,
   origin: BlobOrigin,
 ): void {
+  const identity = identityOf(digest, origin);
+  if (answerUnchanged(response, identity)) return;
   response.writeHead(200, {
-    ...blobHeaders(digest, origin),
+    ...identity,
+    ...BLOB_HEADERS,
     ...(size === undefined ? {} : { 'content-length': size }),
   });
   response.end();
@@ -57,9 +62,12 @@ export async function answerBlob(
   blob: StoredBlob,
   origin: BlobOrigin,
 ): Promise<void> {
+  const identity = identityOf(digest, origin);
+  // Ahead of any range (RFC 9110, section 13.2.2).
+  if (answerUnchanged(response, identity)) return;
   const { size } = blob;
   const range = rangeOf(request, digest, size);
-  const headers = blobHeaders(digest, origin);
+  const headers = { ...identity, ...BLOB_HEADERS };
   if (range === undefined) response.writeHead(200, { ...headers, 'content-length': size });
   else
     response.writeHead(206, {
@@ -93,14 +101,26 @@ export function answerError(response: ServerResponse, error: RegistryError): voi
   response.end(body);
 }
 
-function blobHeaders(digest: Digest, origin: BlobOrigin): Record<string, string> {
+/** What answers say of what they are about, also when the client has it already. */
+function identityOf(digest: Digest, origin: ManifestAnswer['origin'] | BlobOrigin, age = 0) {
   return {
-    'content-type': BLOB_TYPE,
     'docker-content-digest': digest,
-    'accept-ranges': 'bytes',
     etag: `"${digest}"`,
-    'cache-status': cacheStatus(origin, 0),
+    'cache-status': cacheStatus(origin, age),
   };
+}
+
+/** Answers a client that names what it would get in If-None-Match, some without the quotes. @returns whether it does. */
+function answerUnchanged(response: ServerResponse, identity: ReturnType<typeof identityOf>): boolean {
+  // "A recipient MUST use the weak comparison function" (RFC 9110, section 13.1.2).
+  const named = response.req.headers['if-none-match']
+    ?.split(',')
+    .map((tag) => tag.trim().replace(/^W\//, ''));
+  const isUnchanged = ['*', identity.etag, identity['docker-content-digest']].some((tag) =>
+    named?.includes(tag),
+  );
+  if (isUnchanged) response.writeHead(304, identity).end();
+  return isUnchanged;
 }
 
 /** RFC 9211. A hit whose time to live is over is one that the upstream could not confirm. */
