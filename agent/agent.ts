@@ -4,7 +4,7 @@ import { messageOf } from '../process/file-problem.ts';
 import { applyConfig, type Outcome } from './certs-directory.ts';
 import type { Change, HostState } from './change.ts';
 import { type DriftWatch, watchDrift } from './drift.ts';
-import type { Place } from './state.ts';
+import { type Place, settle } from './state.ts';
 
 /** The configuration as it stands, and word of every change. */
 export interface ConfigFeed {
@@ -18,6 +18,8 @@ export interface AgentOptions extends Place {
   readonly mirror: string;
   readonly source: ConfigFeed;
   readonly onChange?: (change: Change) => void;
+  /** After every look: the configuration that it was about, and the state of each host in it. */
+  readonly onApplied?: (config: Config, states: ReadonlyMap<string, HostState>) => void;
 }
 
 export interface OnceOptions extends Place {
@@ -73,7 +75,7 @@ export class Agent {
     const ask = (): void => this.#ask();
     this.#unsubscribe = options.source.subscribe(ask);
     this.#drift = watchDrift({
-      directory: options.certsDir,
+      directory: settle(options).then(({ certsDir }) => certsDir),
       onDrift: ask,
       onError: (error) =>
         this.#log.warn(
@@ -128,6 +130,7 @@ export class Agent {
         config.enabled ? [...config.upstreams.keys()].map((host) => [host, failed]) : [],
       );
     }
+    if (!this.#stop.signal.aborted) this.#options.onApplied?.(config, this.#states);
   }
 
   #report({ changes, states, failures }: Outcome): void {

@@ -17,6 +17,8 @@ export interface Basis extends Found {
 }
 
 export interface Sight {
+  /** Where the node's file system is mounted. */
+  readonly root: string;
   readonly certsDir: string;
   readonly directory: HostDirectory;
   readonly disk: DiskFile;
@@ -41,10 +43,10 @@ export async function findBasis(sight: Sight): Promise<Basis> {
     return { was, access: {}, file: fromOurs(sight, marker) };
   }
   if (!directory.exists || (was === 'no directory' && !directory.hasMore)) {
-    const { file, access } = await carriedFromDefault(sight.certsDir);
+    const { file, access } = await carriedFromDefault(sight.certsDir, sight.root);
     return { was: 'no directory', file, access: access === undefined ? {} : narrow(access) };
   }
-  return { was: was ?? 'no file', file: await certificatesIn(directory.path), access: {} };
+  return { was: was ?? 'no file', file: await certificatesIn(directory.path, sight.root), access: {} };
 }
 
 /** The marker of the file, or of what we wrote there when the file is gone. */
@@ -53,9 +55,13 @@ export function markerAt(verdict: Verdict | undefined, written: string | undefin
   return written === undefined ? undefined : markerOf(written);
 }
 
-async function fromOriginal({ directory }: Sight, original: Original, parsed: HostsFile): Promise<Basis> {
+async function fromOriginal(
+  { directory, root }: Sight,
+  original: Original,
+  parsed: HostsFile,
+): Promise<Basis> {
   // An empty file is none to containerd: it goes on to the certificates.
-  const file = original.text === '' ? await certificatesIn(directory.path) : parsed;
+  const file = original.text === '' ? await certificatesIn(directory.path, root) : parsed;
   return { was: { original: idOf(original) }, file, access: narrow(original) };
 }
 

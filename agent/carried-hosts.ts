@@ -6,6 +6,7 @@ import { codeOf, fileProblem, messageOf } from '../process/file-problem.ts';
 import { readDiskFile } from './disk-file.ts';
 import { DEFAULT_DIRECTORY } from './host-directory.ts';
 import { EMPTY_HOSTS_FILE, type HostsFile, parseHosts } from './hosts-file.ts';
+import { pathOnNode, resolveOnNode } from './node-root.ts';
 
 /** Settings that containerd would go by, and that a new file of ours would hide unless it repeated them. */
 export interface Carried {
@@ -23,12 +24,13 @@ export class UnreadableDefaultError extends Error {}
  *
  * @throws UnreadableDefaultError when its hosts.toml is not one that we understand.
  */
-export async function carriedFromDefault(certsDir: string): Promise<Carried> {
+export async function carriedFromDefault(certsDir: string, root: string): Promise<Carried> {
   const directory = join(resolve(certsDir), DEFAULT_DIRECTORY);
   const path = join(directory, 'hosts.toml');
-  const found = await readDiskFile(path);
+  const found = await readDiskFile(path, root);
   const prefix = `../${DEFAULT_DIRECTORY}/`;
-  if (found.kind === 'absent' || found.text === '') return { file: await certificatesIn(directory, prefix) };
+  if (found.kind === 'absent' || found.text === '')
+    return { file: await certificatesIn(directory, root, prefix) };
   if (!found.isUtf8)
     throw new UnreadableDefaultError(`${path} is not UTF-8, and a file of ours would hide it. Correct it.`);
   try {
@@ -46,16 +48,16 @@ export async function carriedFromDefault(certsDir: string): Promise<Carried> {
  * core/remotes/docker/config): every `*.crt` is trusted, every `*.cert` is shown, with the `*.key` of its name or,
  * without one, as its own key. They hold for the registry itself, so they stand at the file's root.
  */
-export async function certificatesIn(directory: string, prefix = ''): Promise<HostsFile> {
+export async function certificatesIn(directory: string, root: string, prefix = ''): Promise<HostsFile> {
   const names = await namesIn(directory);
   const ca = names.filter((name) => name.endsWith('.crt')).map((name) => prefix + name);
   const client: string[][] = [];
   for (const name of names.filter((name) => name.endsWith('.cert'))) {
     const key = `${name.slice(0, -'.cert'.length)}.key`;
-    client.push([prefix + name, prefix + ((await isThere(join(directory, key))) ? key : name)]);
+    client.push([prefix + name, prefix + ((await isThere(join(directory, key), root)) ? key : name)]);
   }
-  const root = { ...(ca.length > 0 ? { ca } : {}), ...(client.length > 0 ? { client } : {}) };
-  return { ...EMPTY_HOSTS_FILE, root };
+  const table = { ...(ca.length > 0 ? { ca } : {}), ...(client.length > 0 ? { client } : {}) };
+  return { ...EMPTY_HOSTS_FILE, root: table };
 }
 
 /** Relative paths are relative to the directory of the file that names them. */
@@ -89,9 +91,9 @@ async function namesIn(directory: string): Promise<readonly string[]> {
   }
 }
 
-async function isThere(path: string): Promise<boolean> {
+async function isThere(path: string, root: string): Promise<boolean> {
   try {
-    await stat(path);
+    await stat(await resolveOnNode(root, pathOnNode(root, path)));
     return true;
   } catch (error) {
     if (codeOf(error) === 'ENOENT') return false;

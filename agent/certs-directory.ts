@@ -11,7 +11,7 @@ import { renderHosts } from './hosts-toml.ts';
 import { judge, markerOf } from './marker.ts';
 import { removeOriginal, saveOriginal } from './original.ts';
 import { restoreOthers } from './rollback.ts';
-import { openState, type Place, type State, settle } from './state.ts';
+import { openState, type Place, type Settled, type State, settle } from './state.ts';
 
 /** Where the nodes find our registry, and what they shall ask it for. */
 export interface Wanted {
@@ -67,7 +67,7 @@ export async function applyConfig(given: Place, wanted: Wanted, signal?: AbortSi
   };
 }
 
-type Work = Place & Wanted & { readonly state: State };
+type Work = Settled & Wanted & { readonly state: State };
 interface Applied {
   readonly state: HostState;
   readonly change?: Pick<Change, 'kind' | 'reason'>;
@@ -77,9 +77,9 @@ const CONFIGURED: HostState = { kind: 'configured' };
 
 async function applyRoute(work: Work, route: Route, directory: HostDirectory): Promise<Applied> {
   await clearLeftovers(directory);
-  const { state, certsDir } = work;
+  const { state, certsDir, root } = work;
   const written = state.written(directory.name);
-  const disk = await readDiskFile(directory.file);
+  const disk = await readDiskFile(directory.file, root);
   const verdict = disk.kind === 'file' ? judge(disk, written) : undefined;
   if (verdict?.kind === 'edited')
     return left('overridden', `${directory.file} was edited by hand. ${GIVE_BACK}`);
@@ -89,6 +89,7 @@ async function applyRoute(work: Work, route: Route, directory: HostDirectory): P
       `${directory.file} cannot be merged, because weir cannot read it: ${verdict.reason}. Correct or remove it.`,
     );
   const basis = await findBasis({
+    root,
     certsDir,
     directory,
     disk,

@@ -1,7 +1,9 @@
 import { constants } from 'node:fs';
 import { type FileHandle, lstat, open, readlink, stat } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
 import type { Access } from '../process/durable-file.ts';
 import { codeOf, fileProblem } from '../process/file-problem.ts';
+import { pathOnNode, resolveOnNode } from './node-root.ts';
 
 /** What stands on disk under a hosts.toml's name. */
 export type DiskFile = { readonly kind: 'absent' } | PresentFile;
@@ -19,17 +21,19 @@ export interface PresentFile {
 }
 
 /**
+ * The file at a path below `root`, where the node's file system is mounted.
+ *
  * @throws Error when it is no regular file, too large for a hosts.toml, or cannot be read. A FIFO is never opened:
  * that would wait for a writer for ever.
  */
-export async function readDiskFile(path: string): Promise<DiskFile> {
+export async function readDiskFile(path: string, root = '/'): Promise<DiskFile> {
   try {
     const { mode, uid, gid, link } = await lstatOf(path);
     if (link === undefined) {
       const { bytes } = await readBytes(path);
       return { kind: 'file', ...decode(bytes), access: { mode: mode & 0o7777, uid, gid } };
     }
-    const target = await readIfThere(path);
+    const target = await readIfThere(await followOnNode(root, path, link));
     const access = { mode: (target?.mode ?? 0o644) & 0o7777, uid, gid };
     return { kind: 'file', ...decode(target?.bytes ?? Buffer.alloc(0)), access, link };
   } catch (error) {
@@ -47,6 +51,10 @@ async function lstatOf(path: string): Promise<Access & { link: string | undefine
   const entry = await lstat(path);
   const { mode, uid, gid } = entry;
   return { mode, uid, gid, link: entry.isSymbolicLink() ? await readlink(path) : undefined };
+}
+
+function followOnNode(root: string, path: string, link: string): Promise<string> {
+  return resolveOnNode(root, link.startsWith('/') ? link : join(pathOnNode(root, dirname(path)), link));
 }
 
 async function readIfThere(path: string): Promise<{ bytes: Buffer; mode: number } | undefined> {

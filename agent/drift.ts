@@ -12,7 +12,7 @@ export interface DriftWatch {
  * when the watch has begun. The directory may be missing, and come back.
  */
 export function watchDrift(options: {
-  readonly directory: string;
+  readonly directory: Promise<string>;
   readonly onDrift: () => void;
   readonly onError: (error: unknown) => void;
 }): DriftWatch {
@@ -23,21 +23,30 @@ export function watchDrift(options: {
       options.onDrift();
     }, SETTLE_MS);
   };
-  const watcher = watch(options.directory, {
-    ignoreInitial: true,
-    // The directory, the hosts' directories, and what is in those.
-    depth: 1,
-    followSymlinks: false,
-    ignored: (path) => isLeftover(basename(path)),
-  });
-  const ready = new Promise<void>((resolve) => {
-    watcher.on('ready', resolve);
-  });
-  watcher.on('all', soon).on('ready', soon).on('error', options.onError);
+  const ready = Promise.withResolvers<void>();
+  const watcher = options.directory
+    .then((directory) =>
+      watch(directory, {
+        ignoreInitial: true,
+        // The directory, the hosts' directories, and what is in those.
+        depth: 1,
+        followSymlinks: false,
+        ignored: (path) => isLeftover(basename(path)),
+      })
+        .on('ready', ready.resolve)
+        .on('all', soon)
+        .on('ready', soon)
+        .on('error', options.onError),
+    )
+    .catch((error: unknown) => {
+      ready.resolve();
+      options.onError(error);
+      return undefined;
+    });
   return {
-    ready,
+    ready: ready.promise,
     async close() {
-      await watcher.close();
+      await (await watcher)?.close();
       clearTimeout(timer);
     },
   };

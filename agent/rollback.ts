@@ -1,3 +1,4 @@
+import { join } from 'node:path';
 import type { JsonMap } from '@iarna/toml';
 import { makeDirectory, removeFile, removeIfEmpty, replaceFile } from '../process/durable-file.ts';
 import { fileProblem, messageOf } from '../process/file-problem.ts';
@@ -13,7 +14,7 @@ import {
 import { parseHosts } from './hosts-file.ts';
 import { judge, type Marker, markerOf } from './marker.ts';
 import { loadOriginal, type Original, removeOriginal, restoreOriginal } from './original.ts';
-import { openState, type Place, type State, settle } from './state.ts';
+import { openState, type Place, type Settled, type State, settle } from './state.ts';
 import { type Remainder, withoutMirror } from './without-mirror.ts';
 
 /**
@@ -31,18 +32,32 @@ export async function rollback(given: Place): Promise<readonly Change[]> {
   return changes;
 }
 
+/**
+ * Takes away what weir kept on a node that it has left, with the files of these names beside it. Whatever somebody
+ * may still want, such as the original of a file that could not be restored, stays.
+ *
+ * @throws Error when something cannot be removed.
+ */
+export async function forgetPlace(given: Place, beside: readonly string[]): Promise<void> {
+  const place = await settle(given);
+  const state = await openState(place);
+  await state.removeIfEmpty();
+  for (const name of beside) await removeFile(join(place.stateDir, name));
+  await removeIfEmpty(place.stateDir);
+}
+
 /** Restores every host directory that has a file of ours, except those to keep. */
 export async function restoreOthers(
-  work: Place & { readonly state: State },
+  work: Settled & { readonly state: State },
   keep: ReadonlySet<string>,
 ): Promise<{ changes: readonly Change[]; failures: ReadonlyMap<string, Error> }> {
-  const { certsDir, state, log } = work;
+  const { state, log } = work;
   const names = new Set([...state.names, ...(await namesWithMarker(work))]);
   const changes: Change[] = [];
   const failures = new Map<string, Error>();
   for (const name of names.difference(keep)) {
     try {
-      const change = await restoreDirectory(certsDir, state, name);
+      const change = await restoreDirectory(work, name);
       if (change !== undefined) changes.push(change);
     } catch (error) {
       log.debug({ err: error, name }, 'a host directory could not be restored');
@@ -58,11 +73,11 @@ export async function restoreOthers(
 }
 
 /** Files say by themselves that they are ours, whatever became of the state directory. */
-async function namesWithMarker({ certsDir, log }: Place): Promise<readonly string[]> {
+async function namesWithMarker({ root, certsDir, log }: Settled): Promise<readonly string[]> {
   const names: string[] = [];
   for (const name of await listHostDirectories(certsDir)) {
     try {
-      const disk = await readDiskFile((await openHostDirectory(certsDir, name)).file);
+      const disk = await readDiskFile((await openHostDirectory(certsDir, name)).file, root);
       if (disk.kind === 'file' && markerOf(disk.text) !== undefined) names.push(name);
     } catch (error) {
       // Nothing that we wrote looks like this, and nobody asked for this host.
@@ -72,11 +87,14 @@ async function namesWithMarker({ certsDir, log }: Place): Promise<readonly strin
   return names;
 }
 
-async function restoreDirectory(certsDir: string, state: State, name: string): Promise<Change | undefined> {
+async function restoreDirectory(
+  { root, certsDir, state }: Settled & { readonly state: State },
+  name: string,
+): Promise<Change | undefined> {
   const directory = await openHostDirectory(certsDir, name);
   await clearLeftovers(directory);
   const written = state.written(name);
-  const disk = await readDiskFile(directory.file);
+  const disk = await readDiskFile(directory.file, root);
   const verdict = disk.kind === 'file' ? judge(disk, written) : undefined;
   const marker = markerAt(verdict, written);
   const original = await originalFor(state, marker);

@@ -1,13 +1,16 @@
 import { createHash } from 'node:crypto';
-import { readFile, realpath, rename } from 'node:fs/promises';
-import { basename, dirname, join, resolve } from 'node:path';
+import { readFile, rename } from 'node:fs/promises';
+import { dirname, join, resolve } from 'node:path';
 import type { Logger } from 'pino';
 import { z } from 'zod';
-import { makeDirectory, replaceFile } from '../process/durable-file.ts';
+import { makeDirectory, removeFile, removeIfEmpty, replaceFile } from '../process/durable-file.ts';
 import { codeOf, fileProblem, messageOf } from '../process/file-problem.ts';
 import { isDirectoryName } from './host-directory.ts';
+import { pathOnNode, resolveOnNode } from './node-root.ts';
 
 export interface Place {
+  /** Where the node's file system is mounted; without it, it is this machine's own. */
+  readonly root?: string;
   /** The runtime's directory of registry hosts (`/etc/containerd/certs.d`). */
   readonly certsDir: string;
   /** Where originals and our memory are kept (`/var/lib/weir`), for every certificates directory apart. */
@@ -15,19 +18,18 @@ export interface Place {
   readonly log: Logger;
 }
 
-/** The same place, however it is named: by a relative path, or through symbolic links. */
-export async function settle<T extends Place>(place: T): Promise<T> {
-  return { ...place, certsDir: await realPath(resolve(place.certsDir)), stateDir: resolve(place.stateDir) };
-}
+/** A place with its directories where they really are, below the root. */
+export type Settled<T extends Place = Place> = T & { readonly root: string };
 
-/** What of the path is there already decides where the rest will be. */
-async function realPath(path: string): Promise<string> {
-  try {
-    return await realpath(path);
-  } catch (error) {
-    if (codeOf(error) !== 'ENOENT' || dirname(path) === path) throw fileProblem('look at', path, error);
-    return join(await realPath(dirname(path)), basename(path));
-  }
+/** The same place, however it is named: by a relative path, or through symbolic links. */
+export async function settle<T extends Place>(place: T): Promise<Settled<T>> {
+  const root = resolve(place.root ?? '/');
+  return {
+    ...place,
+    root,
+    certsDir: await resolveOnNode(root, resolve(place.certsDir)),
+    stateDir: await resolveOnNode(root, resolve(place.stateDir)),
+  };
 }
 
 /**
@@ -36,14 +38,15 @@ async function realPath(path: string): Promise<string> {
  *
  * @throws Error when the state file can be neither read nor set aside.
  */
-export async function openState({ certsDir, stateDir, log }: Place): Promise<State> {
-  const path = resolve(certsDir);
-  const folder = join(resolve(stateDir), createHash('sha256').update(path).digest('hex').slice(0, 16));
+export async function openState({ root, certsDir, stateDir, log }: Settled): Promise<State> {
+  // As the node knows it, so that it is the same memory whether the root is mounted or not.
+  const path = pathOnNode(root, certsDir);
+  const folder = join(stateDir, createHash('sha256').update(path).digest('hex').slice(0, 16));
   const file = join(folder, 'state.json');
   const text = await readIfThere(file);
-  if (text === undefined) return new State(folder, empty(path));
+  if (text === undefined) return new State(root, folder, empty(path));
   try {
-    return new State(folder, schemaFor(path).parse(JSON.parse(text)));
+    return new State(root, folder, schemaFor(path).parse(JSON.parse(text)));
   } catch (error) {
     const aside = `${file}.unreadable-${Date.now()}`;
     await setAside(file, aside);
@@ -52,20 +55,22 @@ export async function openState({ certsDir, stateDir, log }: Place): Promise<Sta
       { file, aside, problem },
       'the state file cannot be understood and was set aside: going on from the files themselves',
     );
-    return new State(folder, empty(path));
+    return new State(root, folder, empty(path));
   }
 }
 
 /** What we wrote below a certificates directory, remembered before it is written there. */
 export class State {
   readonly originals: string;
+  readonly #root: string;
   readonly #folder: string;
   readonly #certsDir: string;
   readonly #files: Map<string, string>;
   #directories: readonly string[];
   #saved: string;
 
-  constructor(folder: string, data: Data) {
+  constructor(root: string, folder: string, data: Data) {
+    this.#root = root;
     this.#folder = folder;
     this.#certsDir = data.certsDir;
     this.#files = new Map(Object.entries(data.files));
@@ -81,7 +86,7 @@ export class State {
 
   /** The directories that we made for all hosts together, outermost first. */
   get directories(): readonly string[] {
-    return this.#directories;
+    return this.#directories.map((path) => join(this.#root, path));
   }
 
   /** The text that we last wrote into this host directory. */
@@ -98,7 +103,8 @@ export class State {
   }
 
   rememberDirectories(paths: readonly string[]): void {
-    this.#directories = [...new Set([...this.#directories, ...paths])];
+    const onNode = paths.map((path) => pathOnNode(this.#root, path));
+    this.#directories = [...new Set([...this.#directories, ...onNode])];
   }
 
   forgetDirectories(): void {
@@ -112,6 +118,14 @@ export class State {
     await makeDirectory(this.#folder, 0o700);
     await replaceFile(join(this.#folder, 'state.json'), text, { mode: 0o600 });
     this.#saved = text;
+  }
+
+  /** Removes the memory itself, unless there is something in it. */
+  async removeIfEmpty(): Promise<void> {
+    if (this.#files.size > 0 || this.#directories.length > 0) return;
+    await removeFile(join(this.#folder, 'state.json'));
+    await removeIfEmpty(this.originals);
+    await removeIfEmpty(this.#folder);
   }
 
   #format(): string {

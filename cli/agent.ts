@@ -8,10 +8,11 @@ import { formatProblem } from '../config/problem.ts';
 import { readConfigFile } from '../config/watch.ts';
 import { aborted, describe, UsageError } from '../process/lifecycle.ts';
 import { createMetrics, Gauge, type Registry as Metrics } from '../process/metrics.ts';
-import { parseAddress, type RunningServer, serve, urlOf } from '../process/server.ts';
-import { answerStatus, type Readiness } from '../process/status-routes.ts';
+import { parseAddress } from '../process/server.ts';
+import type { Readiness } from '../process/status-routes.ts';
 import type { AgentFlags, RollbackFlags } from './main.ts';
 import { ProgramConfig } from './program-config.ts';
+import { serveStatus } from './status-server.ts';
 
 /** `weir agent` */
 export async function runAgent(
@@ -30,7 +31,8 @@ export async function runAgent(
   cleanup.defer(() => agent.close());
   measureStates(agent, metrics);
   if (address !== undefined) {
-    const status = await serveStatus({ agent, metrics, config, log }, address);
+    const readiness = (): Readiness => agentReadiness(agent, config);
+    const status = await serveStatus({ metrics, readiness }, address, log);
     cleanup.defer(() => status.drain());
   }
   await aborted(stop);
@@ -47,12 +49,15 @@ export async function runRollback({
 }
 
 /** What the agent's `/readyz` says: ready when each upstream is as it is to be, or somebody else decided about it. */
-export function agentReadiness(agent: Agent): Readiness {
+export function agentReadiness(agent: Agent, config?: ProgramConfig): Readiness {
   const states = [...agent.states()];
   const detail = states.flatMap(([host, state]) =>
     state.kind === 'configured' ? [] : [`${host}: ${state.kind}: ${state.reason}`],
   );
-  return { ready: states.every(([, { kind }]) => kind !== 'failed'), detail };
+  return {
+    ready: states.every(([, { kind }]) => kind !== 'failed'),
+    detail: [...detail, ...(config?.detail ?? [])],
+  };
 }
 
 /** Exports how many upstreams are in which state on this machine. */
@@ -88,25 +93,6 @@ async function applyConfigOnce({
     await applyOnce({ certsDir, stateDir, mirror: mirrorOf(mirror), config, log, signal: stop }),
     'every file is as it is to be',
   );
-}
-
-async function serveStatus(
-  { agent, metrics, config, log }: { agent: Agent; metrics: Metrics; config: ProgramConfig; log: Logger },
-  address: ReturnType<typeof parseAddress>,
-): Promise<RunningServer> {
-  const readiness = (): Readiness => {
-    const { ready, detail } = agentReadiness(agent);
-    return { ready, detail: [...detail, ...config.detail] };
-  };
-  const server = await serve(
-    (request, response) => {
-      if (!answerStatus(request, response, { metrics, readiness })) response.writeHead(404).end();
-    },
-    address,
-    log,
-  );
-  log.info({ url: urlOf(server.address) }, 'the agent answers');
-  return server;
 }
 
 function mirrorOf(text: string): string {

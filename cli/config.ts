@@ -4,7 +4,8 @@ import { formatDuration } from '../config/duration.ts';
 import { formatEndpoint } from '../config/endpoint.ts';
 import { ConfigError, formatProblem } from '../config/problem.ts';
 import { routeFor, sourcesOf } from '../config/routing.ts';
-import { type ConfigVersion, readConfigFile } from '../config/watch.ts';
+import type { ConfigVersion } from '../config/version.ts';
+import { readConfigFile } from '../config/watch.ts';
 import { describe, UsageError } from '../process/lifecycle.ts';
 
 /** `weir config check`: warnings go to standard error and change nothing about the exit code. */

@@ -1,9 +1,12 @@
 #!/usr/bin/env node
 import process from 'node:process';
-import { Command, Option } from 'commander';
+import { Command, InvalidArgumentError, Option } from 'commander';
 import { runProgram, UsageError } from '../process/lifecycle.ts';
 import { createLogger, LOG_LEVELS, type Logger, type LogLevel } from '../process/log.ts';
 import { defaultStateDirectory } from './default-state-directory.ts';
+import type { NodeAgentFlags } from './node-agent.ts';
+import type { UninstallFlags } from './uninstall.ts';
+import type { VerifyFlags } from './verify.ts';
 import { VERSION } from './version.ts';
 
 /**
@@ -30,7 +33,13 @@ const STORE = [
   '--store <store>',
   'where content is kept: file:DIR, or s3://BUCKET/PREFIX?region=REGION (see docs/s3-layout.md)',
 ] as const;
+const CONFIG_MAP = [
+  '--config-map <namespace/name>',
+  'the ConfigMap that holds the configuration, in a cluster; it is watched through the API',
+] as const;
 const CERTS_DIR = ['--certs-dir <dir>', "containerd's config_path: one directory a registry host"] as const;
+/** Where containerd looks by the configuration that most distributions ship. */
+const NODE_CERTS_DIR = '/etc/containerd/certs.d';
 const STATE_DIR = ['--state-dir <dir>', 'where originals of the node are kept'] as const;
 const NO_PREFIXES = [
   '--no-prefixes',
@@ -62,6 +71,7 @@ const registry = weir
   .command('registry')
   .description('the pull-through registry')
   .option(...CONFIG)
+  .option(...CONFIG_MAP)
   .option(...LISTEN)
   .option(...STORE)
   .option(
@@ -75,7 +85,6 @@ const registry = weir
     const { runRegistry } = await import('./registry.ts');
     await run((stop, log) => {
       const wanted = {
-        config: needed(given.config, CONFIG),
         listen: needed(given.listen, LISTEN),
         store: needed(given.store, STORE),
       };
@@ -99,15 +108,65 @@ registry
 weir
   .command('agent')
   .description("writes containerd's hosts.toml for each upstream and keeps it so")
-  .requiredOption(...CONFIG)
-  .requiredOption(...CERTS_DIR)
-  .requiredOption('--mirror <url>', 'the registry, as the node reaches it; written literally')
+  .option(...CONFIG)
+  .option(CERTS_DIR[0], `${CERTS_DIR[1]} (in a cluster: ${NODE_CERTS_DIR})`)
+  .option(
+    '--mirror <url>',
+    'the registry, as the node reaches it; written literally. In a cluster also: service, nodePort',
+  )
   .option(...STATE_DIR, defaultStateDirectory())
   .option('--once', 'write and exit: 0 when every file is as it is to be')
   .option('--listen <host:port>', 'address of /livez, /readyz and /metrics')
-  .action(async (options: AgentFlags) => {
-    const { runAgent } = await import('./agent.ts');
-    await run((stop, log) => runAgent({ ...options, log, stop }));
+  .optionsGroup('In a cluster:')
+  .option(...CONFIG_MAP)
+  .option('--node <name>', 'the node that is labelled')
+  .option('--host-root <dir>', "where the node's file system is mounted; the directories are its paths", '/')
+  .option('--daemon-set <namespace/name>', 'its own; once that is deleted, the node is restored at the end')
+  .option('--registry-service <namespace/name>', "the registry's Service, with a port named registry")
+  .option('--door <host:port>', 'address on the node from which pulls are forwarded to ready replicas')
+  .option('--host-ip <address>', "the node's address, for --mirror nodePort")
+  .action(async (given: Partial<AgentFlags & NodeAgentFlags> & { stateDir: string; hostRoot: string }) => {
+    if (given.configMap === undefined) {
+      const { runAgent } = await import('./agent.ts');
+      await run((stop, log) => {
+        const config = needed(given.config, CONFIG);
+        const certsDir = needed(given.certsDir, CERTS_DIR);
+        const mirror = needed(given.mirror, ['--mirror <url>', '']);
+        return runAgent({ ...given, config, certsDir, mirror, log, stop });
+      });
+      return;
+    }
+    const { configMap } = given;
+    const { runNodeAgent } = await import('./node-agent.ts');
+    await run((stop, log) => {
+      const node = needed(given.node, ['--node <name>', '']);
+      const daemonSet = needed(given.daemonSet, ['--daemon-set <namespace/name>', '']);
+      const listen = needed(given.listen, LISTEN);
+      const { certsDir = NODE_CERTS_DIR } = given;
+      return runNodeAgent({ ...given, configMap, node, daemonSet, listen, certsDir, log, stop });
+    });
+  });
+
+weir
+  .command('uninstall')
+  .description('takes the agents out of a cluster, each of which restores its node, and waits for that')
+  .requiredOption('--daemon-set <namespace/name>', "the agents'")
+  .option('--timeout <seconds>', 'how long to wait', seconds, 120)
+  .action(async (options: UninstallFlags) => {
+    const { runUninstall } = await import('./uninstall.ts');
+    await run((stop, log) => runUninstall({ ...options, log, stop }));
+  });
+
+weir
+  .command('verify')
+  .description('has every node of a cluster pull an image, and tells whether it came through the mirror')
+  .requiredOption('--daemon-set <namespace/name>', "the agents'")
+  .requiredOption('--image <reference>', 'an image of a configured upstream')
+  .option('--metrics-port <port>', "of the agents' /metrics", '5701')
+  .option('--timeout <seconds>', 'how long to wait for all nodes', seconds, 120)
+  .action(async (options: VerifyFlags) => {
+    const { runVerify } = await import('./verify.ts');
+    await run((stop, log) => runVerify({ ...options, log, stop }));
   });
 
 weir
@@ -157,7 +216,8 @@ export interface StandaloneFlags {
 }
 
 export interface RegistryFlags {
-  readonly config: string;
+  readonly config?: string;
+  readonly configMap?: string;
   readonly listen: string;
   readonly store: string;
   readonly spoolDir?: string;
@@ -189,6 +249,13 @@ async function run(program: (stop: AbortSignal, log: Logger) => Promise<void>): 
 function needed(value: string | undefined, [flag]: readonly [flag: string, description: string]): string {
   if (value === undefined) throw new UsageError(`required option '${flag}' not specified`);
   return value;
+}
+
+/** Reads `90` or `90s`. */
+function seconds(text: string): number {
+  const [, digits] = /^(\d{1,5})s?$/.exec(text) ?? [];
+  if (digits === undefined) throw new InvalidArgumentError('Give a number of seconds.');
+  return Number(digits);
 }
 
 /** What the cluster tells a Pod: the address of its API server, which no upstream may lead to. */

@@ -3,64 +3,108 @@ import { dirname } from 'node:path';
 import type { Logger } from 'pino';
 import { Gauge, type Registry as Metrics } from 'prom-client';
 import type { Config } from '../config/config.ts';
+import type { ConfigEvents, ConfigSource } from '../config/intake.ts';
 import { ConfigError, formatProblem } from '../config/problem.ts';
-import { ConfigFile, type ConfigVersion, readConfigFile } from '../config/watch.ts';
+import type { ConfigVersion } from '../config/version.ts';
+import { ConfigFile, readConfigFile } from '../config/watch.ts';
+import type { Kubernetes, ObjectName } from '../kubernetes/client.ts';
+import { openConfigMap } from '../kubernetes/config-map-source.ts';
 import { makeDirectory, replaceFile } from '../process/durable-file.ts';
 import { describe, UsageError } from '../process/lifecycle.ts';
 
-export interface ProgramConfigOptions {
-  readonly file: string;
+interface Options {
   /** Where the last good configuration is kept, so that a restart amid a bad edit changes nothing. */
   readonly lastGood?: string;
   readonly metrics: Metrics;
   readonly log: Logger;
 }
 
+export interface FileOptions extends Options {
+  readonly file: string;
+}
+
+export interface ConfigMapOptions extends Options {
+  readonly kubernetes: Kubernetes;
+  readonly configMap: ObjectName;
+  /** A last good configuration from elsewhere, asked for when {@link Options.lastGood} is not there. */
+  readonly otherLastGood: () => Promise<ConfigVersion | undefined>;
+  /** Is told of every configuration that comes into force, the first one included, and of every refusal. */
+  readonly events?: ConfigEvents;
+  /** Ends waiting for a configuration. */
+  readonly stop: AbortSignal;
+}
+
 /** The configuration of a running program, with everything that is to be said about it said. */
 export class ProgramConfig {
-  readonly #options: ProgramConfigOptions;
+  readonly #options: Options;
+  /** For people: where it is. */
+  readonly #origin: string;
   readonly #listeners = new Set<(config: Config) => void>();
-  readonly #file: ConfigFile;
+  #source: ConfigSource | undefined;
 
-  private constructor(options: ProgramConfigOptions, version: ConfigVersion) {
+  private constructor(options: Options, origin: string) {
     this.#options = options;
-    this.#file = ConfigFile.watch(options.file, version, {
-      changed: (changed) => this.#changed(changed),
-      refused: (error) =>
-        options.log.error(
-          `the edit is refused, the configuration before it stays in force: ${describe(error)}`,
-        ),
-    });
-    const file = this.#file;
+    this.#origin = origin;
+    const isValid = (): boolean => this.#source !== undefined && this.#source.refusal === undefined;
     options.metrics.registerMetric(
       new Gauge({
         name: 'weir_config_valid',
-        help: '1 while the configuration file is the one in force, 0 while an edit of it is refused.',
+        help: '1 while the configuration as it is written is the one in force, 0 while an edit of it is refused.',
         registers: [],
         collect(): void {
-          this.set(file.valid ? 1 : 0);
+          this.set(isValid() ? 1 : 0);
         },
       }),
     );
   }
 
   /** @throws UsageError when the file is refused or cannot be read, and there is no last good one. */
-  static async open(options: ProgramConfigOptions): Promise<ProgramConfig> {
+  static async open(options: FileOptions): Promise<ProgramConfig> {
     const version = await readAtStart(options);
-    const config = new ProgramConfig(options, version);
+    const config = new ProgramConfig(options, options.file);
+    config.#source = ConfigFile.watch(options.file, version, config.#events());
     await config.#keep(version);
     return config;
   }
 
+  /**
+   * The configuration in a ConfigMap; waits until there is one to go by.
+   *
+   * @throws the signal's reason when it is told to stop before.
+   */
+  static async watch(options: ConfigMapOptions): Promise<ProgramConfig> {
+    const { kubernetes, configMap, lastGood, otherLastGood, events, log, stop } = options;
+    const config = new ProgramConfig(options, `ConfigMap ${configMap.namespace}/${configMap.name}`);
+    const source = await openConfigMap({
+      kubernetes,
+      configMap,
+      events: config.#events(events),
+      lastGood: async () => (await readLastGoodFile(lastGood, log)) ?? (await otherLastGood()),
+      log,
+      stop,
+    });
+    config.#source = source;
+    config.#say(source.version);
+    events?.changed(source.version);
+    await config.#keep(source.version);
+    return config;
+  }
+
+  get version(): ConfigVersion {
+    if (this.#source === undefined) throw new Error('no configuration was read yet');
+    return this.#source.version;
+  }
+
   get current(): Config {
-    return this.#file.version.config;
+    return this.version.config;
   }
 
   /** What `/readyz` is to tell of it. */
   get detail(): readonly string[] {
-    return this.#file.valid
+    const refusal = this.#source?.refusal;
+    return refusal === undefined
       ? []
-      : ['an edit of the configuration is refused, the one before it is in force; the log says why'];
+      : [`the configuration is refused, the one before it stays in force: ${refusal}`];
   }
 
   /** @returns a function that ends the subscription. */
@@ -70,18 +114,30 @@ export class ProgramConfig {
   }
 
   async close(): Promise<void> {
-    await this.#file.close();
+    await this.#source?.close();
   }
 
-  #changed(version: ConfigVersion): void {
-    const { log, file } = this.#options;
-    log.info(
-      { hash: version.hash.slice(0, 12), upstreams: version.config.upstreams.size },
-      'the configuration changed',
-    );
-    for (const warning of version.warnings) log.warn(formatProblem(warning, file));
-    void this.#keep(version);
-    for (const listener of this.#listeners) listener(version.config);
+  #events(others?: ConfigEvents): ConfigEvents {
+    return {
+      changed: (version) => {
+        this.#say(version);
+        void this.#keep(version);
+        for (const listener of this.#listeners) listener(version.config);
+        others?.changed(version);
+      },
+      refused: (error) => {
+        this.#options.log.error(
+          `the configuration is refused, the one before it stays in force: ${describe(error)}`,
+        );
+        others?.refused(error);
+      },
+    };
+  }
+
+  #say({ hash, config, warnings }: ConfigVersion): void {
+    const { log } = this.#options;
+    log.info({ hash: hash.slice(0, 12), upstreams: config.upstreams.size }, 'the configuration is in force');
+    for (const warning of warnings) log.warn(formatProblem(warning, this.#origin));
   }
 
   async #keep(version: ConfigVersion): Promise<void> {
@@ -96,7 +152,7 @@ export class ProgramConfig {
   }
 }
 
-async function readAtStart({ file, lastGood, log }: ProgramConfigOptions): Promise<ConfigVersion> {
+async function readAtStart({ file, lastGood, log }: FileOptions): Promise<ConfigVersion> {
   let refusal: unknown;
   try {
     const version = await readConfigFile(file);
@@ -111,6 +167,16 @@ async function readAtStart({ file, lastGood, log }: ProgramConfigOptions): Promi
     `the configuration is refused, the last good one, ${lastGood}, is in force: ${describe(refusal)}`,
   );
   return readConfigFile(lastGood);
+}
+
+async function readLastGoodFile(file: string | undefined, log: Logger): Promise<ConfigVersion | undefined> {
+  if (file === undefined || !existsSync(file)) return undefined;
+  try {
+    return await readConfigFile(file);
+  } catch (error) {
+    log.warn({ err: error }, 'the last good configuration cannot be used');
+    return undefined;
+  }
 }
 
 function usage(error: unknown): UsageError {

@@ -1,26 +1,9 @@
-import { createHash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
 import { watch } from 'chokidar';
-import type { Config } from './config.ts';
-import { parseConfig } from './parse.ts';
-import { ConfigError, type Problem } from './problem.ts';
-
-/** What a program learns about its configuration while it runs. */
-export interface ConfigEvents {
-  /** A new configuration is in force, or the one in force can be read again. */
-  changed(version: ConfigVersion): void;
-  /** An edit was refused; the configuration before it stays in force. */
-  refused(error: Error): void;
-}
-
-export interface ConfigVersion {
-  readonly text: string;
-  readonly config: Config;
-  readonly warnings: readonly Problem[];
-  /** Of the text, so that two places can tell whether they have the same. */
-  readonly hash: string;
-}
+import { type ConfigEvents, ConfigIntake, type ConfigSource } from './intake.ts';
+import { ConfigError } from './problem.ts';
+import { type ConfigVersion, readVersion } from './version.ts';
 
 /** A directory's events come in bursts; the file is read once they pause. */
 const SETTLE_MS = 100;
@@ -29,12 +12,10 @@ const SETTLE_MS = 100;
  * The configuration in a file, read again whenever its directory changes: a ConfigMap mount replaces the link
  * `..data` beside the file and never touches the file itself.
  */
-export class ConfigFile {
+export class ConfigFile implements ConfigSource {
   readonly #path: string;
-  readonly #events: ConfigEvents;
+  readonly #intake: ConfigIntake;
   #version: ConfigVersion;
-  /** Hash of the last text that was refused, so that one slip is reported once. */
-  #refused: string | undefined;
   #timer: NodeJS.Timeout | undefined;
   #reading: Promise<void> = Promise.resolve();
   readonly #close: () => Promise<void>;
@@ -42,7 +23,16 @@ export class ConfigFile {
   private constructor(path: string, version: ConfigVersion, events: ConfigEvents) {
     this.#path = path;
     this.#version = version;
-    this.#events = events;
+    this.#intake = new ConfigIntake(
+      {
+        refused: (error) => events.refused(error),
+        changed: (changed) => {
+          this.#version = changed;
+          events.changed(changed);
+        },
+      },
+      version,
+    );
     const watcher = watch(dirname(path), { depth: 0, ignoreInitial: true, followSymlinks: false });
     watcher.on('all', () => this.#schedule());
     watcher.on('error', (error) =>
@@ -62,9 +52,8 @@ export class ConfigFile {
     return this.#version;
   }
 
-  /** Whether the file, as it is now, is the configuration in force. */
-  get valid(): boolean {
-    return this.#refused === undefined;
+  get refusal(): string | undefined {
+    return this.#intake.refusal;
   }
 
   async close(): Promise<void> {
@@ -82,30 +71,16 @@ export class ConfigFile {
 
   async #read(): Promise<void> {
     try {
-      const version = await readConfigFile(this.#path);
-      const wasRefused = this.#refused !== undefined;
-      this.#refused = undefined;
-      // An edit that was refused and taken back is news too.
-      if (version.hash === this.#version.hash && !wasRefused) return;
-      this.#version = version;
-      this.#events.changed(version);
+      this.#intake.take(await readConfigFile(this.#path));
     } catch (error) {
-      const refusal = error instanceof Error ? error : new Error(String(error));
-      if (this.#refused === refusal.message) return;
-      this.#refused = refusal.message;
-      this.#events.refused(refusal);
+      this.#intake.refuse(error instanceof Error ? error : new Error(String(error)));
     }
   }
 }
 
 /** @throws ConfigError when the text is refused, Error when the file cannot be read. */
 export async function readConfigFile(path: string): Promise<ConfigVersion> {
-  const text = await readText(path);
-  return {
-    text,
-    ...parseConfig(text, path),
-    hash: createHash('sha256').update(text).digest('hex'),
-  };
+  return readVersion(await readText(path), path);
 }
 
 async function readText(path: string): Promise<string> {

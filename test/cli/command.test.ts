@@ -290,7 +290,7 @@ suite('weir registry and standalone', () => {
     assert.ok((await readFile(at('certs/docker.io/hosts.toml'), 'utf8')).includes(`[host."${first.url}"]`));
     assert.equal((await get(first, '/v2/library/app/manifests/v1?ns=docker.io')).status, 200);
     await writeFile(config, 'upstreams: [');
-    await first.logged(/the edit is refused/);
+    await first.logged(/the configuration is refused/);
     assert.match((await get(first, '/readyz')).body, /an edit of the configuration is refused/);
     assert.match((await get(first, '/metrics')).body, /^weir_config_valid 0$/m);
     assert.equal(await first.stop(), 0);

@@ -4,26 +4,28 @@ import { dirname, join, normalize } from 'node:path';
 import { test } from 'node:test';
 
 /**
- * Who may import whom: `oci ← config ← {agent, registry, webhook} ← cli`, and `process`, which knows none of
- * them, is open to all but `oci` and `config`. The three programs never know of each other.
+ * Who may import whom: `oci ← config ← {kubernetes, agent, registry, webhook} ← cli`, and `process`, which knows none
+ * of them, is open to all but `oci` and `config`. The three programs never know of each other, nor of the cluster
+ * that they run in.
  */
 const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   oci: [],
   config: ['oci'],
   process: [],
+  kubernetes: ['oci', 'config', 'process'],
   agent: ['oci', 'config', 'process'],
   registry: ['oci', 'config', 'process'],
   webhook: ['oci', 'config', 'process'],
-  cli: ['oci', 'config', 'process', 'agent', 'registry', 'webhook'],
+  cli: ['oci', 'config', 'process', 'kubernetes', 'agent', 'registry', 'webhook'],
 };
 
 /** Libraries that only certain files may know, so that replacing one touches little. */
 const ONLY_IN: readonly (readonly [library: RegExp, files: RegExp])[] = [
   [/^chokidar$/, /^(config\/watch|agent\/[a-z-]+)\.ts$/],
   [/^@iarna\/toml$/, /^agent\//],
-  [/^@aws-sdk\//, /^registry\/s3-(store|bucket)\.ts$/],
+  [/^@aws-sdk\//, /^registry\/s3-bucket\.ts$/],
   [/^undici$/, /^registry\/(upstream[a-z-]*|egress)\.ts$/],
-  [/^@kubernetes\/client-node$/, /^(config\/watch[a-z-]*|agent\/[a-z-]+|webhook\/[a-z-]+|cli\/[a-z-]+)\.ts$/],
+  [/^@kubernetes\/client-node$/, /^kubernetes\//],
   [/^commander$/, /^cli\//],
   [/^yaml$/, /^config\//],
 ];

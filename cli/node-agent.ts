@@ -1,0 +1,153 @@
+import { join } from 'node:path';
+import type { Logger } from 'pino';
+import { startAgent } from '../agent/agent.ts';
+import type { HostState } from '../agent/change.ts';
+import { forgetPlace, rollback } from '../agent/rollback.ts';
+import type { Place } from '../agent/state.ts';
+import { connectKubernetes } from '../kubernetes/client.ts';
+import { readLastGood } from '../kubernetes/last-good.ts';
+import { Leaving } from '../kubernetes/leaving.ts';
+import { NodeReporter } from '../kubernetes/node-report.ts';
+import { reportEvent } from '../kubernetes/report-event.ts';
+import { aborted } from '../process/lifecycle.ts';
+import { createMetrics } from '../process/metrics.ts';
+import { parseAddress } from '../process/server.ts';
+import type { Readiness } from '../process/status-routes.ts';
+import { agentReadiness, measureStates } from './agent.ts';
+import { type MirrorFlags, openMirror, wantedMirror } from './node-mirror.ts';
+import { parseObjectName } from './object-name.ts';
+import { ProgramConfig } from './program-config.ts';
+import { serveStatus } from './status-server.ts';
+import { PRODUCT } from './version.ts';
+
+export interface NodeAgentFlags extends MirrorFlags {
+  readonly configMap: string;
+  readonly node: string;
+  readonly hostRoot: string;
+  readonly certsDir: string;
+  readonly stateDir: string;
+  readonly daemonSet: string;
+  readonly listen: string;
+}
+
+const REPORTER = 'weir-agent';
+const LAST_GOOD_FILE = 'last-good-config.yaml';
+
+/** `weir agent --config-map`: on a node of a cluster. */
+export async function runNodeAgent(
+  flags: NodeAgentFlags & { readonly log: Logger; readonly stop: AbortSignal },
+): Promise<void> {
+  const { log, stop, node } = flags;
+  const place: Place = { root: flags.hostRoot, certsDir: flags.certsDir, stateDir: flags.stateDir, log };
+  const configMap = parseObjectName(flags.configMap, '--config-map');
+  const daemonSet = parseObjectName(flags.daemonSet, '--daemon-set');
+  const wanted = wantedMirror(flags);
+  const kubernetes = connectKubernetes(PRODUCT);
+  const metrics = createMetrics();
+  let readiness = waiting;
+
+  await using cleanup = new AsyncDisposableStack();
+  const status = await serveStatus(
+    { metrics, readiness: () => readiness() },
+    parseAddress(flags.listen),
+    log,
+  );
+  cleanup.defer(() => status.drain());
+  const leaving = new Leaving(kubernetes, daemonSet, log);
+  cleanup.defer(() => leaving.close());
+  const reporter = new NodeReporter(kubernetes, node, log);
+  let ended: Promise<void> | undefined;
+  const end = (): Promise<void> => (ended ??= leave(place, reporter, leaving));
+  cleanup.defer(end);
+
+  const config = await ProgramConfig.watch({
+    kubernetes,
+    configMap,
+    lastGood: join(flags.hostRoot, flags.stateDir, LAST_GOOD_FILE),
+    otherLastGood: () => readLastGood(kubernetes, configMap),
+    metrics,
+    log,
+    stop,
+  }).catch(unlessStopped(stop));
+  if (config === undefined) return;
+  cleanup.defer(() => config.close());
+
+  const say = (mirror: 'configured' | 'fallback' | 'off', reason?: string): void =>
+    reporter.report({
+      mirror,
+      configHash: config.version.hash,
+      ...(reason === undefined ? {} : { reason: reason.replaceAll(`${flags.hostRoot}/`, '/') }),
+    });
+  const refused = async (problem: string): Promise<void> => {
+    log.error(problem);
+    readiness = () => ({ ready: false, detail: [problem, ...config.detail] });
+    say('fallback', problem);
+    await reportEvent(
+      kubernetes,
+      {
+        subject: { kind: 'Node', name: node },
+        type: 'Warning',
+        reason: 'MirrorUnavailable',
+        message: problem,
+        reporter: REPORTER,
+      },
+      log,
+    );
+  };
+  const mirror = await openMirror({ wanted, kubernetes, metrics, log, stop, place, refused });
+  if (mirror === undefined) return;
+  cleanup.defer(() => mirror.close());
+  // The files go before what they name.
+  cleanup.defer(end);
+
+  const agent = startAgent({
+    ...place,
+    mirror: mirror.url,
+    source: config,
+    onApplied: ({ enabled }, states) => {
+      const problems = problemsOf(states);
+      if (!enabled) say('off');
+      else if (problems === '') say('configured');
+      else say('fallback', problems);
+    },
+  });
+  cleanup.defer(() => agent.close());
+  measureStates(agent, metrics);
+  readiness = () => agentReadiness(agent, config);
+  await aborted(stop);
+}
+
+function waiting(): Readiness {
+  return { ready: false, detail: ['waiting for a configuration'] };
+}
+
+/** What a node is left with: its own files when the agents leave for good, ours when this one comes back. */
+async function leave(place: Place, reporter: NodeReporter, leaving: Leaving): Promise<void> {
+  const { log } = place;
+  if (!(await leaving.isForGood())) {
+    await reporter.close();
+    log.info('the agent stops and leaves the files: until it is back, pulls go to the upstreams');
+    return;
+  }
+  const changes = await rollback(place);
+  await forgetPlace(place, [LAST_GOOD_FILE]);
+  log.info({ changes }, 'the agent leaves for good, and the node is as it was');
+  await reporter
+    .withdraw()
+    .catch((error: unknown) => log.warn({ err: error }, 'the label of the node stays'));
+}
+
+function problemsOf(states: ReadonlyMap<string, HostState>): string {
+  return [...states]
+    .flatMap(([host, state]) =>
+      state.kind === 'configured' ? [] : [`${host}: ${state.kind}: ${state.reason}`],
+    )
+    .join('; ');
+}
+
+function unlessStopped(stop: AbortSignal): (error: unknown) => undefined {
+  return (error) => {
+    if (!stop.aborted) throw error;
+    return undefined;
+  };
+}

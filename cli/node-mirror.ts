@@ -1,0 +1,118 @@
+import { setTimeout } from 'node:timers/promises';
+import type { Logger } from 'pino';
+import { checkedMirror } from '../agent/agent.ts';
+import { Door } from '../agent/door.ts';
+import { rollback } from '../agent/rollback.ts';
+import type { Place } from '../agent/state.ts';
+import type { Kubernetes, ObjectName } from '../kubernetes/client.ts';
+import { watchReplicas } from '../kubernetes/replicas.ts';
+import { serviceUrl } from '../kubernetes/service-address.ts';
+import { describe, UsageError } from '../process/lifecycle.ts';
+import type { Registry as Metrics } from '../process/metrics.ts';
+import { type Address, parseAddress } from '../process/server.ts';
+import { parseObjectName } from './object-name.ts';
+
+export interface MirrorFlags {
+  readonly registryService?: string;
+  readonly door?: string;
+  /** `service`, `nodePort` or a URL, instead of the door. */
+  readonly mirror?: string;
+  readonly hostIp?: string;
+}
+
+/** A port that is taken, or a Service that is not there yet, is tried again this often. */
+const RETRY_MS = 3_000;
+
+/** What the files of a node are to name. */
+export type WantedMirror =
+  | { readonly kind: 'door'; readonly address: Address; readonly service: ObjectName }
+  | { readonly kind: 'service'; readonly service: ObjectName }
+  | { readonly kind: 'nodePort'; readonly service: ObjectName; readonly nodeAddress: string }
+  | { readonly kind: 'url'; readonly url: string };
+
+/** @throws UsageError when the flags do not say what files are to name. */
+export function wantedMirror({ door, mirror, registryService, hostIp }: MirrorFlags): WantedMirror {
+  if ((door === undefined) === (mirror === undefined))
+    throw new UsageError('give either --door HOST:PORT or --mirror service|nodePort|URL');
+  const service = (): ObjectName => {
+    if (registryService === undefined) throw new UsageError('--registry-service is missing');
+    return parseObjectName(registryService, '--registry-service');
+  };
+  if (door !== undefined) return { kind: 'door', address: parseAddress(door), service: service() };
+  if (mirror === 'service') return { kind: 'service', service: service() };
+  if (mirror === 'nodePort') {
+    if (hostIp === undefined) throw new UsageError('--mirror nodePort needs --host-ip');
+    return { kind: 'nodePort', service: service(), nodeAddress: hostIp };
+  }
+  try {
+    return { kind: 'url', url: checkedMirror(mirror ?? '') };
+  } catch (error) {
+    throw new UsageError(describe(error));
+  }
+}
+
+export interface OpenMirror {
+  readonly url: string;
+  close(): Promise<void>;
+}
+
+/** What files are to name; waits for it, and has the node without our files meanwhile. `undefined`: told to stop. */
+export async function openMirror(options: {
+  readonly wanted: WantedMirror;
+  readonly kubernetes: Kubernetes;
+  readonly metrics: Metrics;
+  readonly log: Logger;
+  readonly stop: AbortSignal;
+  readonly place: Place;
+  readonly refused: (problem: string) => Promise<void>;
+}): Promise<OpenMirror | undefined> {
+  const { stop, place, refused } = options;
+  let last = '';
+  while (!stop.aborted) {
+    try {
+      return await tryMirror(options);
+    } catch (error) {
+      const problem = describe(error);
+      if (problem !== last) await refused(problem);
+      last = problem;
+      // Files of a former run would send pulls to whoever holds that address now.
+      await rollback(place).catch((cause: unknown) => place.log.error({ err: cause }, 'the files stay'));
+    }
+    await setTimeout(RETRY_MS, undefined, { signal: stop }).catch(() => undefined);
+  }
+  return undefined;
+}
+
+async function tryMirror({
+  wanted,
+  kubernetes,
+  metrics,
+  log,
+}: {
+  readonly wanted: WantedMirror;
+  readonly kubernetes: Kubernetes;
+  readonly metrics: Metrics;
+  readonly log: Logger;
+}): Promise<OpenMirror> {
+  if (wanted.kind === 'url') return { url: wanted.url, close: nothingToClose };
+  if (wanted.kind !== 'door')
+    return { url: await serviceUrl(kubernetes, wanted.service, wanted), close: nothingToClose };
+  const door = await Door.open({ address: wanted.address, log, metrics });
+  const replicas = watchReplicas({
+    kubernetes,
+    service: wanted.service,
+    changed: (ready) => door.setReplicas(ready),
+    log,
+  });
+  return {
+    url: door.url,
+    async close() {
+      await replicas.close();
+      await door.close();
+    },
+  };
+}
+
+function nothingToClose(): Promise<void> {
+  return Promise.resolve();
+}

@@ -1,0 +1,74 @@
+import type { V1DaemonSet } from '@kubernetes/client-node';
+import type { Logger } from 'pino';
+import { apiProblem, type Kubernetes, type ObjectName, statusOf } from './client.ts';
+import { ObjectWatch } from './object-watch.ts';
+
+/**
+ * Whether the agents are leaving the cluster for good, which they learn from the DaemonSet and the namespace that
+ * they belong to. It is watched all the time: when a namespace is deleted, the account with which it could be asked
+ * in the end is gone before the Pods are.
+ */
+export class Leaving {
+  readonly #kubernetes: Kubernetes;
+  readonly #daemonSet: ObjectName;
+  readonly #log: Logger;
+  readonly #watch: ObjectWatch<V1DaemonSet>;
+  #wasThere = false;
+  #isLeaving = false;
+
+  constructor(kubernetes: Kubernetes, daemonSet: ObjectName, log: Logger) {
+    this.#kubernetes = kubernetes;
+    this.#daemonSet = daemonSet;
+    this.#log = log;
+    const { namespace, name } = daemonSet;
+    const fieldSelector = `metadata.name=${name}`;
+    this.#watch = new ObjectWatch<V1DaemonSet>({
+      kubernetes,
+      what: `DaemonSet ${namespace}/${name}`,
+      path: `/apis/apps/v1/namespaces/${namespace}/daemonsets`,
+      list: () => kubernetes.apps.listNamespacedDaemonSet({ namespace, fieldSelector }),
+      fieldSelector,
+      changed: ([found]) => {
+        this.#isLeaving = found === undefined ? this.#wasThere : isBeingDeleted(found);
+        this.#wasThere ||= found !== undefined;
+      },
+      log,
+    });
+  }
+
+  /**
+   * To be asked when the program is told to stop. Deleted, or being deleted: yes. Not to be found out (the API
+   * server is away, or refuses): no, since a node that keeps its files loses nothing but a refused connection.
+   */
+  async isForGood(): Promise<boolean> {
+    if (this.#isLeaving) return true;
+    const { namespace } = this.#daemonSet;
+    const { core, apps } = this.#kubernetes;
+    return (
+      (await this.#isGone('DaemonSet', () => apps.readNamespacedDaemonSet(this.#daemonSet))) ||
+      (await this.#isGone('Namespace', () => core.readNamespace({ name: namespace })))
+    );
+  }
+
+  close(): Promise<void> {
+    return this.#watch.close();
+  }
+
+  async #isGone(kind: string, read: () => Promise<Deletable>): Promise<boolean> {
+    try {
+      return isBeingDeleted(await read());
+    } catch (error) {
+      if (statusOf(error) === 404) return true;
+      this.#log.warn({ err: apiProblem(`read the ${kind}`, error) }, 'not known to be deleted');
+      return false;
+    }
+  }
+}
+
+interface Deletable {
+  readonly metadata?: { readonly deletionTimestamp?: Date };
+}
+
+function isBeingDeleted({ metadata }: Deletable): boolean {
+  return metadata?.deletionTimestamp !== undefined;
+}

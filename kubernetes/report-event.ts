@@ -1,0 +1,58 @@
+import { createHash } from 'node:crypto';
+import type { Logger } from 'pino';
+import { apiProblem, type Kubernetes, type ObjectName, statusOf } from './client.ts';
+
+/** What an Event is about: an object of a namespace, or a node. */
+export type EventSubject =
+  | ({ readonly kind: 'ConfigMap' } & ObjectName)
+  | { readonly kind: 'Node'; readonly name: string };
+
+export interface EventReport {
+  readonly subject: EventSubject;
+  readonly type: 'Normal' | 'Warning';
+  /** In upper camel case, for machines (`ConfigRefused`). */
+  readonly reason: string;
+  readonly message: string;
+  /** The program (`weir-registry`). */
+  readonly reporter: string;
+}
+
+/** The API refuses longer notes (k8s.io/api/events/v1, Event.note). */
+const MAX_MESSAGE = 1_000;
+/** Events of nodes, which have no namespace, are looked for here. */
+const NODE_EVENTS_NAMESPACE = 'default';
+
+/**
+ * Tells of something under `kubectl describe` and `kubectl get events`. Replicas that tell of the same thing within an
+ * hour make one Event. Failing to tell is logged and is no error.
+ */
+export async function reportEvent({ core }: Kubernetes, report: EventReport, log: Logger): Promise<void> {
+  const { subject, type, reason, reporter } = report;
+  const namespace = subject.kind === 'Node' ? NODE_EVENTS_NAMESPACE : subject.namespace;
+  const message = report.message.slice(0, MAX_MESSAGE);
+  const now = new Date();
+  const hour = now.toISOString().slice(0, 13);
+  const id = createHash('sha256').update(`${hour}\0${reason}\0${message}`).digest('hex').slice(0, 16);
+  try {
+    await core.createNamespacedEvent({
+      namespace,
+      body: {
+        metadata: { name: `${subject.name}.${id}`, namespace },
+        involvedObject:
+          subject.kind === 'Node'
+            ? { kind: 'Node', name: subject.name, uid: subject.name, apiVersion: 'v1' }
+            : { kind: subject.kind, name: subject.name, namespace, apiVersion: 'v1' },
+        type,
+        reason,
+        message,
+        source: { component: reporter },
+        reportingComponent: reporter,
+        firstTimestamp: now,
+        lastTimestamp: now,
+        count: 1,
+      },
+    });
+  } catch (error) {
+    if (statusOf(error) !== 409) log.warn({ err: apiProblem(`report ${reason}`, error) }, message);
+  }
+}

@@ -1,0 +1,82 @@
+import type { V1Pod } from '@kubernetes/client-node';
+import { apiProblem, type Kubernetes, statusOf } from './client.ts';
+
+/** What a Pod says of its image. */
+export type Pulled =
+  | { readonly kind: 'pulled' }
+  | { readonly kind: 'waiting' }
+  | { readonly kind: 'failed'; readonly reason: string };
+
+/** A Pod whose only purpose is that the kubelet of a node pulls its image. */
+export interface TrialPod {
+  readonly namespace: string;
+  readonly name: string;
+}
+
+/** @throws Error of the API. */
+export async function createTrialPod(
+  { core }: Kubernetes,
+  options: { readonly namespace: string; readonly node: string; readonly image: string },
+): Promise<TrialPod> {
+  const { namespace, node, image } = options;
+  const body: V1Pod = {
+    metadata: {
+      generateName: 'weir-verify-',
+      namespace,
+      labels: { 'app.kubernetes.io/name': 'weir-verify' },
+    },
+    spec: {
+      // Past the scheduler, so that a full or cordoned node is tried as well.
+      nodeName: node,
+      tolerations: [{ operator: 'Exists' }],
+      restartPolicy: 'Never',
+      automountServiceAccountToken: false,
+      terminationGracePeriodSeconds: 0,
+      securityContext: { runAsNonRoot: true, runAsUser: 65_532, seccompProfile: { type: 'RuntimeDefault' } },
+      containers: [
+        {
+          name: 'image',
+          image,
+          imagePullPolicy: 'Always',
+          securityContext: { allowPrivilegeEscalation: false, capabilities: { drop: ['ALL'] } },
+        },
+      ],
+    },
+  };
+  try {
+    const { metadata } = await core.createNamespacedPod({ namespace, body });
+    return { namespace, name: metadata?.name ?? '' };
+  } catch (error) {
+    throw apiProblem(`make a Pod on ${node}`, error);
+  }
+}
+
+/** @throws Error of the API. */
+export async function pulledBy({ core }: Kubernetes, pod: TrialPod): Promise<Pulled> {
+  try {
+    return pulledOf(await core.readNamespacedPod(pod));
+  } catch (error) {
+    throw apiProblem(`read Pod ${pod.name}`, error);
+  }
+}
+
+/** A container that has an image ID had its image pulled, whatever became of it afterwards. */
+export function pulledOf({ status }: V1Pod): Pulled {
+  const [container] = status?.containerStatuses ?? [];
+  if (container !== undefined && container.imageID !== '') return { kind: 'pulled' };
+  const waiting = container?.state?.waiting;
+  if (waiting?.reason === 'ErrImagePull' || waiting?.reason === 'ImagePullBackOff')
+    return { kind: 'failed', reason: waiting.message ?? waiting.reason };
+  if (status?.phase === 'Failed')
+    return { kind: 'failed', reason: status.message ?? status.reason ?? 'the Pod failed' };
+  return { kind: 'waiting' };
+}
+
+/** @throws Error of the API. */
+export async function deleteTrialPod({ core }: Kubernetes, pod: TrialPod): Promise<void> {
+  try {
+    await core.deleteNamespacedPod({ ...pod, gracePeriodSeconds: 0 });
+  } catch (error) {
+    if (statusOf(error) !== 404) throw apiProblem(`delete Pod ${pod.name}`, error);
+  }
+}
