@@ -13,6 +13,7 @@ export type Child = {
   line: (pattern: RegExp) => Promise<string>;
   /** Throws, with what it wrote last, if it ended by itself. */
   mustRun: () => void;
+  hasEnded: () => boolean;
   /** Sends the signal and waits for the end: the exit code, or the signal that ended it. */
   stop: (signal?: NodeJS.Signals) => Promise<number | NodeJS.Signals>;
 };
@@ -85,6 +86,7 @@ async function spawnChild(command: string, args: readonly string[], env: NodeJS.
     pid,
     lines,
     mustRun,
+    hasEnded: () => ended !== undefined,
     line: (pattern) => {
       const look = () => {
         const found = lines.find((line) => pattern.test(line));

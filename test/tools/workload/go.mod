@@ -1,0 +1,3 @@
+module weir.invalid/test/tools/workload
+
+go 1.26.8
