@@ -84,6 +84,7 @@ const registry = weir
   .action(async (given: Partial<RegistryFlags>) => {
     const { runRegistry } = await import('./registry.ts');
     await run((stop, log) => {
+      if (given.configMap === undefined) needed(given.config, CONFIG);
       const wanted = {
         listen: needed(given.listen, LISTEN),
         store: needed(given.store, STORE),

@@ -8,7 +8,6 @@ import { ConfigError, formatProblem } from '../config/problem.ts';
 import type { ConfigVersion } from '../config/version.ts';
 import { ConfigFile, readConfigFile } from '../config/watch.ts';
 import type { Kubernetes, ObjectName } from '../kubernetes/client.ts';
-import { openConfigMap } from '../kubernetes/config-map-source.ts';
 import { makeDirectory, replaceFile } from '../process/durable-file.ts';
 import { describe, UsageError } from '../process/lifecycle.ts';
 
@@ -75,6 +74,8 @@ export class ProgramConfig {
   static async watch(options: ConfigMapOptions): Promise<ProgramConfig> {
     const { kubernetes, configMap, lastGood, otherLastGood, events, log, stop } = options;
     const config = new ProgramConfig(options, `ConfigMap ${configMap.namespace}/${configMap.name}`);
+    // The Kubernetes client is large, and a file does without it.
+    const { openConfigMap } = await import('../kubernetes/config-map-source.ts');
     const source = await openConfigMap({
       kubernetes,
       configMap,

@@ -1,5 +1,6 @@
 import { PatchStrategy, setHeaderOptions } from '@kubernetes/client-node';
 import type { Logger } from 'pino';
+import { parseJson } from '../oci/json.ts';
 import { apiProblem, type Kubernetes } from './client.ts';
 
 /** `kubectl get nodes -L weir.dev/mirror` */
@@ -84,7 +85,7 @@ export class NodeReporter {
   async #patch(body: string): Promise<void> {
     try {
       await this.#kubernetes.core.patchNode(
-        { name: this.#node, body: JSON.parse(body) },
+        { name: this.#node, body: parseJson(body) },
         setHeaderOptions('Content-Type', PatchStrategy.MergePatch),
       );
     } catch (error) {

@@ -52,6 +52,8 @@ export class BlobCache {
   /** By host and digest: what another host sends is another matter until its digest has matched. */
   readonly #fills = new Map<string, RunningFill>();
   readonly #links: BlobLinks;
+  /** Links that are noted once a fill has matched. */
+  readonly #linking = new Set<Promise<void>>();
   readonly #early = new EarlyQuestions();
   readonly #hashes = new HashPool();
   readonly #budget: SpoolBudget;
@@ -107,10 +109,7 @@ export class BlobCache {
       await this.#confirm(target, digest, early);
       if (!running.fill.joinable) return this.#open(wanted);
       // Nothing is noted of the host before its bytes have matched.
-      running.fill.done.then(
-        () => this.#link(target, digest),
-        () => undefined,
-      );
+      this.#linkAfter(running.fill, target, digest);
       return this.#join(running.fill, target, digest);
     }
     if (running === undefined && (await this.#links.isFromHost(target, digest, trouble))) {
@@ -168,6 +167,7 @@ export class BlobCache {
   async close(): Promise<void> {
     clearInterval(this.#sweeping);
     await Promise.allSettled([...this.#fills.values()].map(({ fill }) => fill.done));
+    await Promise.all(this.#linking);
     await this.#hashes.close();
   }
 
@@ -288,6 +288,16 @@ export class BlobCache {
       // Some registries, or what they redirect to, answer GET alone.
       (await upstream.blob(target, digest, 0, signal)).cancel();
     }
+  }
+
+  #linkAfter(fill: Fill, target: Target, digest: Digest): void {
+    const linking = fill.done
+      .then(
+        () => this.#link(target, digest),
+        () => undefined,
+      )
+      .finally(() => this.#linking.delete(linking));
+    this.#linking.add(linking);
   }
 
   /** Notes that the repository has a blob that its host sent. */

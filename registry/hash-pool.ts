@@ -1,4 +1,5 @@
 import { availableParallelism } from 'node:os';
+import { extname } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import type { Algorithm, Digest } from '../oci/digest.ts';
 
@@ -20,6 +21,8 @@ export type HashReply =
   | { readonly id: number; readonly kind: 'failed'; readonly message: string }
   | { readonly id: number; readonly kind: 'dropped' };
 
+/** Beside this file and of its kind: TypeScript as written, JavaScript once it is bundled. */
+const WORKER = new URL(`./hash-worker${extname(import.meta.url)}`, import.meta.url);
 const MAX_WORKERS = 4;
 /** A worker is told of progress in steps, not of every chunk. */
 const STEP_BYTES = 4 * 1024 * 1024;
@@ -105,7 +108,7 @@ export class HashPool {
   }
 
   #start(): Worker {
-    const worker = new Worker(new URL('./hash-worker.ts', import.meta.url));
+    const worker = new Worker(WORKER);
     worker.on('message', (reply: HashReply) => this.#settle(reply));
     worker.on('error', (error: unknown) =>
       this.#lost(worker, error instanceof Error ? error : new Error(String(error))),

@@ -6,8 +6,11 @@ import { spawn } from 'node:child_process';
 import { globSync } from 'node:fs';
 import { join } from 'node:path';
 import process from 'node:process';
+import * as chart from './chart/tier.ts';
+import * as cluster from './cluster/tier.ts';
 import * as conformance from './conformance/tier.ts';
 import * as containerd from './containerd/tier.ts';
+import * as image from './image/tier.ts';
 import * as s3 from './s3/tier.ts';
 
 interface Tier {
@@ -35,7 +38,11 @@ const tiers: readonly Tier[] = [
     name: 'unit',
     missing: async () => undefined,
     run: () =>
-      runTests(globSync('test/{structure,oci,config,process,registry,agent,cli}/*.test.ts', { cwd: root })),
+      runTests(
+        globSync('test/{structure,oci,config,process,kubernetes,registry,agent,cli}/*.test.ts', {
+          cwd: root,
+        }),
+      ),
   },
   {
     name: 's3',
@@ -59,6 +66,31 @@ const tiers: readonly Tier[] = [
     async run() {
       await containerd.prepare();
       return runTests(globSync('test/containerd/*.test.ts', { cwd: root }));
+    },
+  },
+  {
+    name: 'image',
+    missing: image.missing,
+    async run() {
+      await image.prepare();
+      return runTests(globSync('test/image/*.test.ts', { cwd: root }));
+    },
+  },
+  {
+    name: 'chart',
+    missing: chart.missing,
+    async run() {
+      await chart.prepare();
+      return runTests(globSync('test/chart/*.test.ts', { cwd: root }));
+    },
+  },
+  {
+    name: 'cluster',
+    missing: cluster.missing,
+    async run() {
+      await cluster.prepare();
+      // One after the other: each has a whole cluster to itself.
+      return runTests(globSync('test/cluster/*.test.ts', { cwd: root }), ['--test-concurrency=1']);
     },
   },
 ];
@@ -94,12 +126,13 @@ for (const tier of tiers.filter(({ name }) => named.length === 0 || named.includ
 console.log(`\n${rows.join('\n')}`);
 process.exitCode = failed ? 1 : 0;
 
-async function runTests(files: readonly string[]): Promise<boolean> {
+async function runTests(files: readonly string[], flags: readonly string[] = []): Promise<boolean> {
   if (files.length === 0) throw new Error('no test was found');
   return succeeds(process.execPath, [
     '--test',
     `--test-timeout=${TEST_TIMEOUT_MS}`,
     '--test-reporter=spec',
+    ...flags,
     ...files,
   ]);
 }

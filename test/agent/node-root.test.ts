@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
 import { lstat, mkdir, readdir, readFile, readlink, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { beforeEach, suite, type TestContext, test } from 'node:test';
+import { afterEach, beforeEach, suite, test } from 'node:test';
 import { pino } from 'pino';
 import { applyOnce } from '../../agent/agent.ts';
 import { resolveOnNode } from '../../agent/node-root.ts';
@@ -16,9 +16,9 @@ suite('a node that is mounted below a root', () => {
   let root: string;
   let place: Place;
 
-  beforeEach(async (context) => {
+  afterEach(() => removeScratch(root));
+  beforeEach(async () => {
     root = await makeScratch();
-    (context as TestContext).after(() => removeScratch(root));
     place = {
       root,
       certsDir: '/etc/containerd/certs.d',

@@ -197,16 +197,19 @@ suite('weir, installed from its chart', { concurrency: false }, () => {
         'none\n',
       );
     }
-    const left = await cluster.kubectl(
-      'get',
-      'all,configmap,secret,role,clusterrole',
-      '--all-namespaces',
-      '--selector',
-      'app.kubernetes.io/instance=weir',
-      '--output',
-      'name',
-    );
-    assert.equal(left, '');
+    await eventually('nothing of the release is left', async () => {
+      return (
+        (await cluster.kubectl(
+          'get',
+          'all,configmap,secret,role,clusterrole',
+          '--all-namespaces',
+          '--selector',
+          'app.kubernetes.io/instance=weir',
+          '--output',
+          'name',
+        )) === ''
+      );
+    });
   });
 
   test('leaves every node as it was when its namespace is deleted', async () => {

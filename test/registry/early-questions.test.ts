@@ -11,6 +11,13 @@ import { UpstreamRegistry } from '../support/upstream-registry.ts';
 
 const REPOSITORY = 'library/app';
 
+const until = async (condition: () => boolean): Promise<void> => {
+  for (let tries = 0; !condition(); tries += 1) {
+    assert.ok(tries < 500, 'it did not come about');
+    await setTimeout(10);
+  }
+};
+
 suite('a blob that a manifest has just named', () => {
   let upstream: UpstreamRegistry;
   let mirror: Mirror;
@@ -45,12 +52,6 @@ suite('a blob that a manifest has just named', () => {
     return Buffer.from(await answer.arrayBuffer());
   };
   const asked = (digest: string): number => upstream.count('GET', digest);
-  const until = async (condition: () => boolean): Promise<void> => {
-    for (let tries = 0; !condition(); tries += 1) {
-      assert.ok(tries < 500, 'it did not come about');
-      await setTimeout(10);
-    }
-  };
   const layer = (): { digest: string; bytes: Buffer } => {
     const blob = image.blobs.at(-1);
     assert.ok(blob !== undefined);

@@ -1,0 +1,162 @@
+{{/* Every combination of values that could not work, or not safely, with what to do about it: a sentence each, a line each. */}}
+{{- define "weir.problems" -}}
+{{- include "weir.problems.registry" . }}
+{{- include "weir.problems.config" . }}
+{{- include "weir.problems.nodes" . }}
+{{- include "weir.problems.cluster" . }}
+{{- end }}
+
+{{- define "weir.problems.registry" }}
+{{- $s3 := .Values.s3 }}
+{{- $keys := .Values.s3Credentials }}
+{{- if $s3.bucket }}
+{{- if not (or $s3.region $s3.regionEndpoint) }}
+s3.bucket needs s3.region, or s3.regionEndpoint for a server that is not AWS.
+{{- end }}
+{{- if .Values.persistence.enabled }}
+persistence.enabled makes a volume that nothing would use beside s3.bucket: unset one of the two.
+{{- end }}
+{{- else }}
+{{- if or $s3.region $s3.regionEndpoint $s3.ca $keys.accessKeyId $keys.secretAccessKey $keys.existingSecret }}
+s3 and s3Credentials do nothing without s3.bucket: set it, or unset the rest of them.
+{{- end }}
+{{- if gt (include "weir.replicas" . | int) 1 }}
+registry.replicas is {{ .Values.registry.replicas }}, and replicas share a store on S3 only: set s3.bucket, or registry.replicas to 1.
+{{- end }}
+{{- if and .Values.persistence.existingClaim (not .Values.persistence.enabled) }}
+persistence.existingClaim does nothing without persistence.enabled: set it to true.
+{{- end }}
+{{- end }}
+{{- if and $keys.existingSecret (or $keys.accessKeyId $keys.secretAccessKey) }}
+s3Credentials.existingSecret and keys in the values are both given: keep one of the two.
+{{- else if and $keys.accessKeyId (not $keys.secretAccessKey) }}
+s3Credentials.accessKeyId needs s3Credentials.secretAccessKey.
+{{- else if and $keys.secretAccessKey (not $keys.accessKeyId) }}
+s3Credentials.secretAccessKey needs s3Credentials.accessKeyId.
+{{- end }}
+{{- if and $s3.ca (not (include "weir.hasBundle" (list . $s3.ca))) }}
+s3.ca names the file {{ $s3.ca }}, which is none of ca.bundles: add it there, or name your ca.existingConfigMap or ca.existingSecret.
+{{- end }}
+{{- with .Values.upstreamCredentials }}
+{{- if and .existingSecret .registries }}
+upstreamCredentials.existingSecret and upstreamCredentials.registries are both given: keep one of the two.
+{{- end }}
+{{- end }}
+{{- with .Values.clash }}
+{{- if and .enabled .existingSecret .subscriptionUrl }}
+clash.existingSecret and clash.subscriptionUrl are both given: keep one of the two.
+{{- else if and .enabled (not (or .existingSecret .subscriptionUrl)) }}
+clash.enabled needs clash.subscriptionUrl, or clash.existingSecret with a whole mihomo configuration.
+{{- else if and (not .enabled) (or .existingSecret .subscriptionUrl) }}
+clash.subscriptionUrl and clash.existingSecret do nothing without clash.enabled: set it to true, or unset them.
+{{- end }}
+{{- end }}
+{{- with .Values.networkPolicy }}
+{{- if and .enabled .from }}
+{{- $blocks := list }}
+{{- range .from }}{{ if hasKey . "ipBlock" }}{{ $blocks = append $blocks . }}{{ end }}{{ end }}
+{{- if not $blocks }}
+networkPolicy.from lets no node in: agents and kubelets are on the host's network and match no selector, so add an ipBlock with the nodes' addresses.
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "weir.problems.config" }}
+{{- $given := omit .Values.config "existingConfigMap" }}
+{{- if and .Values.config.existingConfigMap $given }}
+config.existingConfigMap is given, and so is config.{{ keys $given | sortAlpha | first }}: keep the configuration in one of the two.
+{{- end }}
+{{- $egress := $given.egress | default dict }}
+{{- $upstreams := $given.upstreams | default dict }}
+{{- $places := dict }}
+{{- with dig "defaults" "egress" "" $given }}{{ $_ := set $places "config.defaults.egress" . }}{{ end }}
+{{- range $host, $upstream := $upstreams }}
+{{- with ($upstream | default dict).egress }}{{ $_ := set $places (printf "config.upstreams.%s.egress" $host) . }}{{ end }}
+{{- end }}
+{{- $used := list }}
+{{- range $place, $name := $places }}
+{{- if ne $name "direct" }}
+{{- if not (hasKey $egress $name) }}
+{{ $place }} is "{{ $name }}", and config.egress has no such entry: add one, as in "egress: { {{ $name }}: { proxy: http://127.0.0.1:7890 } }".
+{{- else }}
+{{- $used = append $used (get $egress $name | toJson) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- if and (contains "//127.0.0.1:7890" (join " " $used)) (not .Values.clash.enabled) (not .Values.registry.extraContainers) }}
+config.egress has the proxy 127.0.0.1:7890, and nothing listens there: set clash.enabled, or add a proxy of yours to registry.extraContainers.
+{{- end }}
+{{- range $host, $upstream := $upstreams }}
+{{- with $upstream }}
+{{- if and .credentials (not (include "weir.dockerConfigSecretName" $)) }}
+config.upstreams.{{ $host }}.credentials is "{{ .credentials }}", and there are no upstreamCredentials: give upstreamCredentials.existingSecret or upstreamCredentials.registries.
+{{- else if and .credentials $.Values.upstreamCredentials.registries (not (hasKey $.Values.upstreamCredentials.registries .credentials)) }}
+config.upstreams.{{ $host }}.credentials is "{{ .credentials }}", which is none of upstreamCredentials.registries: add it there.
+{{- end }}
+{{- if and .credentials (not .access) }}
+config.upstreams.{{ $host }}.credentials: whoever reaches the registry can then pull what these credentials can; if that is meant, add "access: everyone".
+{{- end }}
+{{- if and .ca (not (include "weir.hasBundle" (list $ .ca))) }}
+config.upstreams.{{ $host }}.ca names the file {{ .ca }}, which is none of ca.bundles: add it there, or name your ca.existingConfigMap or ca.existingSecret.
+{{- end }}
+{{- if and (eq (.via | default "") "node") (not .mirror) }}
+config.upstreams.{{ $host }}.via is "node", and there is no mirror to send the nodes to: add "mirror: https://HOST", or remove via.
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "weir.problems.nodes" }}
+{{- $address := .Values.mirrorAddress }}
+{{- if not (or (has $address (list "door" "service" "nodePort")) (regexMatch "^https?://[^/?#@\\s]+/?$" $address)) }}
+mirrorAddress is "{{ $address }}": write door, service, nodePort, or a URL such as https://mirror.example:5000, without a path.
+{{- end }}
+{{- if and (eq $address "nodePort") (not .Values.nodePort.enabled) }}
+mirrorAddress is nodePort, and there is no such Service: set nodePort.enabled to true.
+{{- end }}
+{{- if and .Values.nodePort.port (not .Values.nodePort.enabled) }}
+nodePort.port does nothing without nodePort.enabled: set it to true.
+{{- end }}
+{{- $door := int .Values.door.port }}
+{{- $metrics := int .Values.agent.metricsPort }}
+{{- if eq $door $metrics }}
+door.port and agent.metricsPort are both {{ $door }}: every node needs two free ports.
+{{- end }}
+{{- range $name, $port := dict "door.port" $door "agent.metricsPort" $metrics }}
+{{- if lt $port 1024 }}
+{{ $name }} is {{ $port }}, and the agent may not listen below 1024: choose another.
+{{- else if and (ge $port 30000) (le $port 32767) }}
+{{ $name }} is {{ $port }}, which Kubernetes may give to a Service (30000 to 32767 are for NodePorts): choose another.
+{{- end }}
+{{- end }}
+{{- if and .Values.agent.criticalPodsQuota (not .Values.agent.priorityClassName) }}
+agent.criticalPodsQuota is a quota for agent.priorityClassName: give one, or unset the quota.
+{{- end }}
+{{- end }}
+
+{{/* What only the cluster can tell; nothing without one, as with `helm template`. */}}
+{{- define "weir.problems.cluster" }}
+{{- $level := dig "metadata" "labels" "pod-security.kubernetes.io/enforce" "" (lookup "v1" "Namespace" "" .Release.Namespace | default dict) }}
+{{- if has $level (list "baseline" "restricted") }}
+The namespace {{ .Release.Namespace }} enforces PodSecurity "{{ $level }}", which lets no agent start, since it writes files of the node: run `{{ include "weir.labelCommand" . }}`, or choose another namespace.
+{{- end }}
+{{- if not .Values.agent.nodeSelector }}
+{{- range (lookup "apps/v1" "DaemonSet" "" "" | default dict).items }}
+{{- $labels := .metadata.labels | default dict }}
+{{- $ours := and (eq .metadata.namespace $.Release.Namespace) (eq .metadata.name (include "weir.agentName" $)) }}
+{{- if and (eq (get $labels "app.kubernetes.io/part-of") "weir") (eq (get $labels "app.kubernetes.io/component") "agent") (not $ours) (not .metadata.deletionTimestamp) }}
+weir is installed already, as {{ .metadata.name }} in the namespace {{ .metadata.namespace }}, and two agents would fight over the files of a node: remove one, or give each its own agent.nodeSelector.
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "weir.labelCommand" -}}
+kubectl label --overwrite namespace {{ .Release.Namespace }} pod-security.kubernetes.io/enforce=privileged
+{{- end }}
+
+{{/* Whether a bundle is there, as far as it can be known here. Takes the root and the file's name. */}}
+{{- define "weir.hasBundle" -}}
+{{- with (index . 0).Values.ca }}{{ if or .existingConfigMap .existingSecret (hasKey .bundles (index $ 1)) }}true{{ end }}{{ end }}
+{{- end }}

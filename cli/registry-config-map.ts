@@ -1,0 +1,75 @@
+import type { Logger } from 'pino';
+import type { ConfigEvents } from '../config/intake.ts';
+import { connectKubernetes, type Kubernetes, type ObjectName } from '../kubernetes/client.ts';
+import { keepLastGood, readLastGood } from '../kubernetes/last-good.ts';
+import { reportEvent } from '../kubernetes/report-event.ts';
+import { describe } from '../process/lifecycle.ts';
+import type { Registry as Metrics } from '../process/metrics.ts';
+import { parseAddress } from '../process/server.ts';
+import { parseObjectName } from './object-name.ts';
+import { ProgramConfig } from './program-config.ts';
+import { serveStatus } from './status-server.ts';
+import { PRODUCT } from './version.ts';
+
+interface Options {
+  /** `NAMESPACE/NAME` */
+  readonly configMap: string;
+  /** Where a registry that waits for its configuration answers that it does. */
+  readonly listen: string;
+  readonly metrics: Metrics;
+  readonly log: Logger;
+  readonly stop: AbortSignal;
+}
+
+/** The registry's configuration in a ConfigMap; `undefined` when it was told to stop before there was one. */
+export async function watchConfigMap(options: Options): Promise<ProgramConfig | undefined> {
+  const { listen, metrics, log, stop } = options;
+  const place = parseObjectName(options.configMap, '--config-map');
+  const kubernetes = connectKubernetes(PRODUCT);
+  // A Pod that waits for its configuration is alive and not ready.
+  const waiting = await serveStatus(
+    { metrics, readiness: () => ({ ready: false, detail: ['waiting for a configuration'] }) },
+    parseAddress(listen),
+    log,
+  );
+  try {
+    return await ProgramConfig.watch({
+      kubernetes,
+      configMap: place,
+      otherLastGood: () => readLastGood(kubernetes, place),
+      events: tellCluster(kubernetes, place, log),
+      metrics,
+      log,
+      stop,
+    });
+  } catch (error) {
+    if (!stop.aborted) throw error;
+    return undefined;
+  } finally {
+    await waiting.drain();
+  }
+}
+
+/** Keeps what came into force for whoever starts amid a bad edit, and says under the ConfigMap what was refused. */
+function tellCluster(kubernetes: Kubernetes, configMap: ObjectName, log: Logger): ConfigEvents {
+  let isRefused = false;
+  const report = (type: 'Normal' | 'Warning', reason: string, message: string): void =>
+    void reportEvent(
+      kubernetes,
+      { subject: { kind: 'ConfigMap', ...configMap }, type, reason, message, reporter: 'weir-registry' },
+      log,
+    );
+  return {
+    changed({ text, hash }) {
+      keepLastGood(kubernetes, configMap, text).catch((error: unknown) =>
+        log.warn({ err: error }, 'a replica that starts amid a bad edit would find no configuration'),
+      );
+      if (isRefused) report('Normal', 'ConfigAccepted', `configuration ${hash.slice(0, 12)} is in force`);
+      isRefused = false;
+    },
+    refused(error) {
+      isRefused = true;
+      report('Warning', 'ConfigRefused', `${describe(error)}\nThe configuration before it stays in force.`);
+    },
+  };
+}

@@ -1,0 +1,27 @@
+// What the tier of the Helm chart needs from the machine, and how to get it ready before its tests.
+
+import { isMade, provide } from '../tools/cache.ts';
+import { onPath } from '../tools/command.ts';
+import { goModule, missingGo } from '../tools/go-module.ts';
+import { kubernetesSchemas } from './kubernetes-schemas.ts';
+
+/** Why this machine cannot run the tier, or undefined when it can. */
+export async function missing(): Promise<string | undefined> {
+  if (process.platform !== 'linux') return 'its servers end with their test, which needs Linux';
+  if (!(await onPath('setpriv'))) return 'setpriv (util-linux) not found on PATH';
+  return recipes().every(isMade) ? undefined : missingGo();
+}
+
+/** Builds what is not there yet, with one line for each. */
+export async function prepare(): Promise<void> {
+  for (const tools of recipes()) {
+    if (isMade(tools)) continue;
+    const started = performance.now();
+    await provide(tools);
+    process.stdout.write(`${tools.name}: made in ${Math.round((performance.now() - started) / 1000)} s\n`);
+  }
+}
+
+function recipes() {
+  return [goModule('helm'), goModule('kubernetes'), kubernetesSchemas()];
+}
