@@ -17,8 +17,6 @@ export interface FaultRow {
   /** Expectations that were not met. */
   readonly wrong: readonly string[];
   readonly skipped?: true;
-  /** What weir does not withstand, and says so in its documents. */
-  readonly limit?: true;
 }
 
 /** Gathers the expectations that are not met. */

@@ -7,6 +7,7 @@ import {
   GetObjectCommand,
   type GetObjectCommandOutput,
   HeadObjectCommand,
+  type HeadObjectCommandOutput,
   ListMultipartUploadsCommand,
   type ListMultipartUploadsCommandOutput,
   ListObjectsV2Command,
@@ -47,6 +48,16 @@ export interface S3Object extends S3Body {
   /** Of the whole object, in bytes. */
   readonly size: number;
   readonly etag: string | undefined;
+  readonly metadata: Metadata;
+}
+
+/** What the writer of an object said of it; whoever replaces an object replaces that as well. */
+export type Metadata = Readonly<Record<string, string>>;
+
+/** What is known of an object without its bytes. */
+export interface S3Head {
+  readonly size: number;
+  readonly metadata: Metadata;
 }
 
 /** An upload in parts that was begun and neither completed nor aborted. */
@@ -60,6 +71,7 @@ export interface S3Upload {
 export interface S3Content {
   readonly bytes: Uint8Array;
   readonly type: string;
+  readonly metadata?: Metadata | undefined;
   /** In hex, where it is known: the bytes are then not hashed again, and the server refuses others. */
   readonly sha256?: string | undefined;
 }
@@ -100,34 +112,30 @@ export class S3Bucket {
   }
 
   /** Why it fails, also when there is no such object, is left open: see {@link hidesReason}. */
-  async head(key: string): Promise<{ size: number }> {
+  async head(key: string): Promise<S3Head> {
     const command = new HeadObjectCommand({ Bucket: this.#name, Key: key });
-    const { ContentLength } = await soon(this.#signal, (abortSignal) =>
-      this.#reads.send(command, { abortSignal }),
-    );
-    if (ContentLength === undefined) throw new Error('the answer to HEAD has no length');
-    return { size: ContentLength };
+    return headOf(await soon(this.#signal, (abortSignal) => this.#reads.send(command, { abortSignal })));
   }
 
-  /** For a write, which tells by itself what a HEAD leaves open. */
-  async has(key: string): Promise<boolean> {
+  /** For a write, which tells by itself what a HEAD leaves open; `undefined` also when that fails to say why. */
+  async headForWrite(key: string): Promise<S3Head | undefined> {
     try {
       const command = new HeadObjectCommand({ Bucket: this.#name, Key: key });
-      await this.#writes.send(command, { abortSignal: this.#signal });
-      return true;
+      return headOf(await this.#writes.send(command, { abortSignal: this.#signal }));
     } catch (error) {
-      if (hidesReason(error)) return false;
+      if (hidesReason(error)) return undefined;
       throw error;
     }
   }
 
-  async put(key: string, { bytes, type, sha256 }: S3Content): Promise<void> {
+  async put(key: string, { bytes, type, metadata, sha256 }: S3Content): Promise<void> {
     const command = new PutObjectCommand({
       Bucket: this.#name,
       Key: key,
       Body: bytes,
       ContentLength: bytes.length,
       ContentType: type,
+      Metadata: metadata,
     });
     if (sha256 !== undefined) command.middlewareStack.add(withContentHash(sha256), { step: 'build' });
     await this.#writes.send(command, { abortSignal: this.#signal, requestTimeout: WRITE_TIMEOUT_MS });
@@ -152,10 +160,10 @@ export class S3Bucket {
     };
   }
 
-  async beginUpload(key: string, type: string): Promise<PartUpload> {
+  async beginUpload(key: string, type: string, metadata: Metadata): Promise<PartUpload> {
     const Bucket = this.#name;
     const begun = await this.#writes.send(
-      new CreateMultipartUploadCommand({ Bucket, Key: key, ContentType: type }),
+      new CreateMultipartUploadCommand({ Bucket, Key: key, ContentType: type, Metadata: metadata }),
       { abortSignal: this.#signal },
     );
     const upload = { Bucket, Key: key, UploadId: begun.UploadId };
@@ -287,14 +295,19 @@ function hasHeaders(request: unknown): request is { headers: Record<string, stri
 }
 
 function objectOf(found: GetObjectCommandOutput): S3Object {
-  const { ContentLength: length, ContentRange: told, ETag: etag } = found;
+  const { ContentLength: length, ContentRange: told, ETag: etag, Metadata: metadata = {} } = found;
   const stream = bodyOf(found);
   const part = told === undefined ? undefined : parseContentRange(told);
-  if (part !== undefined) return { ...part, stream, etag };
+  if (part !== undefined) return { ...part, stream, etag, metadata };
   if (length !== undefined && told === undefined)
-    return { range: { start: 0, end: length - 1 }, size: length, stream, etag };
+    return { range: { start: 0, end: length - 1 }, size: length, stream, etag, metadata };
   stream.destroy();
   throw new Error('the server tells no size of the object');
+}
+
+function headOf({ ContentLength: size, Metadata: metadata = {} }: HeadObjectCommandOutput): S3Head {
+  if (size === undefined) throw new Error('the answer to HEAD has no length');
+  return { size, metadata };
 }
 
 function bodyOf({ Body }: GetObjectCommandOutput): Readable {

@@ -5,7 +5,7 @@ import { algorithmOf, type Digest, hexOf } from '../oci/digest.ts';
 import { parseLink, parseReferrersRecord, parseTag } from './records.ts';
 import { S3Availability } from './s3-availability.ts';
 import { S3Blob, type S3BlobOptions, type S3Body } from './s3-blob.ts';
-import { S3Bucket } from './s3-bucket.ts';
+import { type Metadata, S3Bucket, type S3Head } from './s3-bucket.ts';
 import { connectionTo } from './s3-connection.ts';
 import { failureOf, hidesReason, S3Failure, statusOf } from './s3-failure.ts';
 import { isOurLayout, LAYOUT_MARKER, S3Keys } from './s3-keys.ts';
@@ -23,6 +23,11 @@ import type {
 } from './store.ts';
 
 const RECORD_TYPE = 'application/json';
+/**
+ * Says in a blob's object which bytes were written there: whoever overwrites it with others, of as many bytes even,
+ * takes that away. It costs no request, as an answer with the object tells it.
+ */
+const DIGEST_METADATA = 'weir-digest';
 
 export interface S3StoreOptions {
   readonly log: Logger;
@@ -92,7 +97,10 @@ export class S3Store implements Store {
 
   async stat(digest: Digest): Promise<{ size: number } | undefined> {
     const key = this.#keys.blob(digest);
-    return await this.#attempt('look up', key, () => this.#head(key));
+    return await this.#attempt('look up', key, async () => {
+      const head = await this.#head(key);
+      return head !== undefined && isWritten(digest, head) ? { size: head.size } : undefined;
+    });
   }
 
   async open(digest: Digest, asked?: AskedRange): Promise<StoredBlob | undefined> {
@@ -100,12 +108,20 @@ export class S3Store implements Store {
     return await this.#attempt('read', key, async () => {
       try {
         const found = await this.#bucket.get(key, { range: asked });
+        if (found !== undefined && !isWritten(digest, found)) {
+          found.stream.destroy();
+          this.#options.log.error(
+            { digest, key },
+            'a stored blob was overwritten by somebody else; it is fetched again',
+          );
+          return undefined;
+        }
         return found && this.#blob(key, found.size, { etag: found.etag, opened: found });
       } catch (error) {
         // No byte of the blob is in the range, or it has none at all.
         if (statusOf(error) !== 416) throw error;
         const head = await this.#head(key);
-        return head && this.#blob(key, head.size);
+        return head !== undefined && isWritten(digest, head) ? this.#blob(key, head.size) : undefined;
       }
     });
   }
@@ -113,7 +129,7 @@ export class S3Store implements Store {
   async put(digest: Digest, bytes: Uint8Array): Promise<void> {
     const key = this.#keys.blob(digest);
     await this.#attempt('write', key, async () => {
-      if (!(await this.#bucket.has(key))) await this.#putBlob(digest, bytes);
+      if (!(await this.#isThere(key, digest))) await this.#putBlob(digest, bytes);
     });
   }
 
@@ -121,10 +137,13 @@ export class S3Store implements Store {
     const key = this.#keys.blob(digest);
     const { size } = await stat(path);
     await this.#attempt('write', key, async () => {
-      if (await this.#bucket.has(key)) return;
+      if (await this.#isThere(key, digest)) return;
       if (size <= this.#uploader.partBytes)
         await this.#uploader.withWhole(path, size, (bytes) => this.#putBlob(digest, bytes));
-      else await this.#uploader.upload(path, size, () => this.#bucket.beginUpload(key, BLOB_TYPE));
+      else
+        await this.#uploader.upload(path, size, () =>
+          this.#bucket.beginUpload(key, BLOB_TYPE, metadataOf(digest)),
+        );
     });
   }
 
@@ -223,7 +242,12 @@ export class S3Store implements Store {
     this.#layoutIsChecked = true;
   }
 
-  async #head(key: string): Promise<{ size: number } | undefined> {
+  async #isThere(key: string, digest: Digest): Promise<boolean> {
+    const head = await this.#bucket.headForWrite(key);
+    return head !== undefined && isWritten(digest, head);
+  }
+
+  async #head(key: string): Promise<S3Head | undefined> {
     try {
       return await this.#bucket.head(key);
     } catch (error) {
@@ -237,7 +261,12 @@ export class S3Store implements Store {
 
   async #putBlob(digest: Digest, bytes: Uint8Array): Promise<void> {
     const sha256 = algorithmOf(digest) === 'sha256' ? hexOf(digest) : undefined;
-    await this.#bucket.put(this.#keys.blob(digest), { bytes, type: BLOB_TYPE, sha256 });
+    await this.#bucket.put(this.#keys.blob(digest), {
+      bytes,
+      type: BLOB_TYPE,
+      metadata: metadataOf(digest),
+      sha256,
+    });
   }
 
   async #remove(key: string): Promise<void> {
@@ -274,4 +303,12 @@ export class S3Store implements Store {
     const name = `s3://${this.#location.bucket}/${key}`;
     return new S3Blob({ size, opened: begun.opened, fetch, name });
   }
+}
+
+function metadataOf(digest: Digest): Metadata {
+  return { [DIGEST_METADATA]: digest };
+}
+
+function isWritten(digest: Digest, { metadata }: { readonly metadata: Metadata }): boolean {
+  return metadata[DIGEST_METADATA] === digest;
 }

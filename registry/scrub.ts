@@ -29,11 +29,12 @@ export async function scrub(
   for await (const digest of store.digests()) {
     signal.throwIfAborted();
     const blob = await store.open(digest);
-    // Removed meanwhile, by whoever found it damaged.
-    if (blob === undefined) continue;
     blobs += 1;
-    bytes += blob.size;
-    const why = await damageOf(blob, digest, signal);
+    bytes += blob?.size ?? 0;
+    const why =
+      blob === undefined
+        ? 'it was overwritten by somebody else, or is gone by now'
+        : await damageOf(blob, digest, signal);
     if (why === undefined) continue;
     damaged.push({ digest, why });
     onDamage({ digest, why });

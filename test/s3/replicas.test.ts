@@ -6,7 +6,7 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, afterEach, before, beforeEach, suite, test } from 'node:test';
 import { PutObjectCommand } from '@aws-sdk/client-s3';
-import { hexOf } from '../../oci/digest.ts';
+import { type Digest, hexOf } from '../../oci/digest.ts';
 import { type Image, makeImage, noise } from '../support/image.ts';
 import { UpstreamRegistry } from '../support/upstream-registry.ts';
 import { type RunningWeir, startWeir, weir } from '../support/weir-command.ts';
@@ -72,14 +72,32 @@ suite('weir registry over a bucket', () => {
     assert.equal(upstream.count('GET', image.blobs[2]?.digest ?? ''), 1);
   });
 
-  test('finds and mends what was overwritten in the bucket', async () => {
-    const first = await replica();
-    await assertPulls(first, image);
-    await first.stop();
+  /** Puts other bytes of the same number under the key of the image's largest blob. */
+  const overwrite = async (Metadata?: Record<string, string>): Promise<Digest> => {
     const { digest, bytes } = image.blobs[2] ?? assert.fail();
     const hex = hexOf(digest);
     const Key = `${new URL(store).pathname.slice(1)}/blobs/sha256/${hex.slice(0, 2)}/${hex}`;
-    await server.client.send(new PutObjectCommand({ Bucket: BUCKET, Key, Body: noise(bytes.length, 42) }));
+    const Body = noise(bytes.length, 42);
+    await server.client.send(new PutObjectCommand({ Bucket: BUCKET, Key, Body, Metadata }));
+    return digest;
+  };
+
+  test('fetches again what somebody has overwritten in the bucket', async () => {
+    const first = await replica();
+    await assertPulls(first, image);
+    const digest = await overwrite();
+    await assertPulls(first, image);
+    assert.equal(upstream.count('GET', digest), 2);
+    await first.stop();
+    const report = await weir('registry', 'scrub', '--store', store);
+    assert.match(report.stdout, /; 0 are damaged\n$/);
+  });
+
+  test('finds and mends by a scrub what is not what it says that it is', async () => {
+    const first = await replica();
+    await assertPulls(first, image);
+    await first.stop();
+    const digest = await overwrite({ 'weir-digest': image.blobs[2]?.digest ?? '' });
     const report = await weir('registry', 'scrub', '--store', store);
     assert.equal(report.code, 0);
     assert.match(report.stdout, new RegExp(`^removed ${digest}: .*\\n4 blobs with .*; 1 are damaged\\n$`));
