@@ -21,8 +21,8 @@ export function answerManifest(
   response: ServerResponse,
   answer: ManifestAnswer,
 ): void {
-  const { manifest, origin, age } = answer;
-  const identity = identityOf(manifest.digest, origin, age);
+  const { manifest, origin, overdue } = answer;
+  const identity = identityOf(manifest.digest, origin, overdue);
   if (answerUnchanged(response, identity)) return;
   response.writeHead(200, {
     ...identity,
@@ -102,11 +102,11 @@ export function answerError(response: ServerResponse, error: RegistryError): voi
 }
 
 /** What answers say of what they are about, also when the client has it already. */
-function identityOf(digest: Digest, origin: ManifestAnswer['origin'] | BlobOrigin, age = 0) {
+function identityOf(digest: Digest, origin: ManifestAnswer['origin'] | BlobOrigin, overdue = 0) {
   return {
     'docker-content-digest': digest,
     etag: `"${digest}"`,
-    'cache-status': cacheStatus(origin, age),
+    'cache-status': cacheStatus(origin, overdue),
   };
 }
 
@@ -123,16 +123,16 @@ function answerUnchanged(response: ServerResponse, identity: ReturnType<typeof i
   return isUnchanged;
 }
 
-/** RFC 9211. A hit whose time to live is over is one that the upstream could not confirm. */
-export function cacheStatus(origin: ManifestAnswer['origin'] | BlobOrigin, age: number): string {
-  const overdue = Math.ceil(Math.max(0, age) / 1000);
+/** RFC 9211; `overdue` is in milliseconds. A hit whose time to live is over is one that the upstream could not confirm. */
+export function cacheStatus(origin: ManifestAnswer['origin'] | BlobOrigin, overdue: number): string {
+  const seconds = Math.ceil(overdue / 1000);
   const status: Readonly<Record<typeof origin, string>> = {
     hit: 'hit',
     miss: 'fwd=miss; stored',
     unstored: 'fwd=miss',
     revalidated: 'hit; detail=revalidated',
-    revalidating: `hit; ttl=-${overdue}; detail=revalidating`,
-    stale: `hit; ttl=-${overdue}; detail=stale`,
+    revalidating: `hit; ttl=-${seconds}; detail=revalidating`,
+    stale: `hit; ttl=-${seconds}; detail=stale`,
   };
   return `weir; ${status[origin]}`;
 }

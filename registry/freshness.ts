@@ -28,8 +28,8 @@ interface Confirmed {
 export interface Resolved<R> {
   readonly record: R;
   readonly origin: Origin;
-  /** Milliseconds since the upstream last confirmed the record. */
-  readonly age: number;
+  /** Milliseconds since its time to live was over; 0 while it is fresh. */
+  readonly overdue: number;
 }
 
 /** What somebody wants to know, and who can tell. */
@@ -74,15 +74,16 @@ export class Freshness<R extends Confirmed> {
 
     const age = Date.now() - record.checkedAt;
     const { ttl, staleWhileRevalidate, budget } = inquiry.times;
+    const overdue = Math.max(0, age - ttl);
     // A clock that was set back makes nothing fresh.
     const isYounger = (limit: number): boolean => age >= 0 && age < limit;
-    if (isYounger(ttl)) return { record, origin: 'hit', age };
-    if (this.#failed.has(name)) return { record, origin: 'stale', age };
+    if (isYounger(ttl)) return { record, origin: 'hit', overdue: 0 };
+    if (this.#failed.has(name)) return { record, origin: 'stale', overdue };
 
     const asked = this.#ask(inquiry, record);
     if (isYounger(ttl + staleWhileRevalidate)) {
       this.#goOn(asked, name);
-      return { record, origin: 'revalidating', age };
+      return { record, origin: 'revalidating', overdue };
     }
     try {
       const resolved = await within(budget, asked);
@@ -93,7 +94,7 @@ export class Freshness<R extends Confirmed> {
       if (!(error instanceof UpstreamFailure) || error.kind === 'absent') throw error;
       this.#log.warn({ err: error, what: name }, 'the upstream failed; what is known is served');
     }
-    return { record, origin: 'stale', age };
+    return { record, origin: 'stale', overdue };
   }
 
   /** Nobody waits for this answer any more, but it is still wanted. */
@@ -112,7 +113,7 @@ export class Freshness<R extends Confirmed> {
         this.#memory.set(name, record);
         this.#failed.delete(name);
         this.#writes.add(name, () => inquiry.store(record));
-        return { record, origin, age: 0 };
+        return { record, origin, overdue: 0 };
       } catch (error) {
         if (error instanceof UpstreamFailure) this.#note(error, inquiry, known);
         throw error;

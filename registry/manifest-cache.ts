@@ -19,8 +19,8 @@ export interface ManifestAnswer {
   readonly manifest: Manifest;
   /** What is asked for by its digest is a `hit` or a `miss`. */
   readonly origin: Origin;
-  /** Milliseconds since the upstream last confirmed the tag. */
-  readonly age: number;
+  /** Milliseconds since the time to live was over; 0 while it is fresh. */
+  readonly overdue: number;
 }
 
 export interface ManifestCacheOptions {
@@ -71,11 +71,11 @@ export class ManifestCache {
     const stored = await this.#known(target, digest, trouble, mediaType);
     // Somebody else may have fetched it meanwhile.
     const known = stored ?? this.#manifests.get(digestName(target, digest));
-    if (known !== undefined) return { manifest: known, origin: 'hit', age: 0 };
+    if (known !== undefined) return { manifest: known, origin: 'hit', overdue: 0 };
     const manifest = await this.#fetches.run(digestName(target, digest), () =>
       this.#fetch(target, digest, accept),
     );
-    return { manifest, origin: 'miss', age: 0 };
+    return { manifest, origin: 'miss', overdue: 0 };
   }
 
   /** @throws UpstreamFailure, or Error of the store. */
@@ -85,9 +85,9 @@ export class ManifestCache {
   }
 
   async #byTag(target: Target, tag: string, accept: string, trouble: StoreTrouble): Promise<ManifestAnswer> {
-    const { record, origin, age } = await this.#tags.resolve(this.#inquiry(target, tag, accept, trouble));
+    const { record, origin, overdue } = await this.#tags.resolve(this.#inquiry(target, tag, accept, trouble));
     const found = await this.#byDigest(target, record.digest, accept, trouble, record.mediaType);
-    return { manifest: found.manifest, origin: found.origin === 'miss' ? 'miss' : origin, age };
+    return { manifest: found.manifest, origin: found.origin === 'miss' ? 'miss' : origin, overdue };
   }
 
   #inquiry(target: Target, tag: string, accept: string, trouble: StoreTrouble): Inquiry<TagRecord> {

@@ -14,7 +14,7 @@ export function answerReferrers(
   answer: ReferrersAnswer,
   artifactType: string | undefined,
 ): void {
-  const { referrers, origin, age } = answer;
+  const { referrers, origin, overdue } = answer;
   const wanted =
     artifactType === undefined
       ? referrers
@@ -24,7 +24,7 @@ export function answerReferrers(
     'content-type': INDEX_TYPE,
     'content-length': bytes.length,
     ...(artifactType === undefined ? {} : { 'oci-filters-applied': 'artifactType' }),
-    'cache-status': cacheStatus(origin, age),
+    'cache-status': cacheStatus(origin, overdue),
   });
   response.end(request.method === 'HEAD' ? undefined : bytes);
 }

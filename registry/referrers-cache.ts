@@ -16,8 +16,8 @@ export interface ReferrersAnswer {
   readonly referrers: readonly Referrer[];
   /** As of a tag: what a list holds changes as what a tag points to does. */
   readonly origin: Origin;
-  /** Milliseconds since the upstream gave the list. */
-  readonly age: number;
+  /** Milliseconds since the time to live was over; 0 while it is fresh. */
+  readonly overdue: number;
 }
 
 export interface ReferrersCacheOptions {
@@ -68,11 +68,11 @@ export class ReferrersCache {
    */
   async list(target: Target, subject: Digest): Promise<ReferrersAnswer> {
     const trouble = new StoreTrouble(this.#options.log);
-    const { record, origin, age } = await trouble.around(() =>
+    const { record, origin, overdue } = await trouble.around(() =>
       this.#lists.resolve(this.#inquiry(target, subject, trouble)),
     );
     if (record.referrers === undefined) throw absent(target.upstream, 'it lists no referrers here');
-    return { referrers: record.referrers, origin, age };
+    return { referrers: record.referrers, origin, overdue };
   }
 
   #inquiry(target: Target, subject: Digest, trouble: StoreTrouble): Inquiry<Known> {

@@ -9,22 +9,23 @@ const log = pino({ level: 'silent' });
 
 suite('what an upstream once said', () => {
   const times = { ttl: HOUR_MS, staleWhileRevalidate: HOUR_MS, budget: HOUR_MS };
-  const table: Readonly<Record<string, [age: number, origin: Origin, asked: boolean]>> = {
-    'within its time to live is a hit': [0.5 * HOUR_MS, 'hit', false],
-    'soon after it is given while the upstream is asked': [1.5 * HOUR_MS, 'revalidating', true],
-    'later than that waits for the upstream': [2.5 * HOUR_MS, 'revalidated', true],
-    'in the future is confirmed, since the clock was set back': [-0.5 * HOUR_MS, 'revalidated', true],
-  };
+  const table: Readonly<Record<string, [age: number, origin: Origin, asked: boolean, overdueHours: number]>> =
+    {
+      'within its time to live is a hit': [0.5 * HOUR_MS, 'hit', false, 0],
+      'soon after it is given while the upstream is asked': [1.5 * HOUR_MS, 'revalidating', true, 0.5],
+      'later than that waits for the upstream': [2.5 * HOUR_MS, 'revalidated', true, 0],
+      'in the future is confirmed, since the clock was set back': [-0.5 * HOUR_MS, 'revalidated', true, 0],
+    };
   let freshness: Freshness<{ checkedAt: number }>;
   beforeEach(() => {
     const writes = new StoreWrites({ log, signal: new AbortController().signal });
     freshness = new Freshness(new LRUCache({ max: 10 }), writes, log);
   });
 
-  for (const [name, [age, expected, isAsked]] of Object.entries(table))
+  for (const [name, [age, expected, isAsked, overdueHours]] of Object.entries(table))
     test(name, async () => {
       let asked = false;
-      const { origin } = await freshness.resolve({
+      const { origin, overdue } = await freshness.resolve({
         name: 'it',
         times,
         stored: async () => ({ checkedAt: Date.now() - age }),
@@ -36,6 +37,7 @@ suite('what an upstream once said', () => {
       });
       assert.equal(origin, expected);
       assert.equal(asked, isAsked);
+      assert.equal(Math.round(overdue / (HOUR_MS / 10)) / 10, overdueHours);
     });
 
   test('gives way to what it said meanwhile, when the store is slow to find it', async () => {
