@@ -1,5 +1,6 @@
 import type { Logger } from 'pino';
 import type { Config } from '../config/config.ts';
+import { CANARY_HOST } from '../oci/canary.ts';
 import { messageOf } from '../process/file-problem.ts';
 import { applyConfig, type Outcome } from './certs-directory.ts';
 import type { Change, HostState } from './change.ts';
@@ -20,11 +21,14 @@ export interface AgentOptions extends Place {
   readonly onChange?: (change: Change) => void;
   /** After every look: the configuration that it was about, and the state of each host in it. */
   readonly onApplied?: (config: Config, states: ReadonlyMap<string, HostState>) => void;
+  /** After every look: the state of the canary's file, if it is to be there, and whether any file was changed. */
+  readonly onCanary?: (state: HostState | undefined, isChanged: boolean) => void;
 }
 
 export interface OnceOptions extends Place {
   readonly mirror: string;
   readonly config: Config;
+  readonly canary?: boolean;
   readonly signal?: AbortSignal;
 }
 
@@ -43,8 +47,8 @@ export function startAgent(options: AgentOptions): Agent {
  * @throws AggregateError that names each host that failed; the others are done.
  */
 export async function applyOnce(options: OnceOptions): Promise<readonly Change[]> {
-  const { config, signal } = options;
-  const wanted = { config, mirror: checkedMirror(options.mirror) };
+  const { config, canary = false, signal } = options;
+  const wanted = { config, canary, mirror: checkedMirror(options.mirror) };
   const { changes, failures } = await applyConfig(options, wanted, signal);
   signal?.throwIfAborted();
   if (failures.length > 0) throw new AggregateError(failures, failures.map(messageOf).join('\n'));
@@ -66,6 +70,7 @@ export class Agent {
   readonly #drift: DriftWatch;
   readonly #timer: NodeJS.Timeout;
   #states: ReadonlyMap<string, HostState> = new Map();
+  #canary: HostState | undefined;
   #running: Promise<void> | undefined;
   #isAskedFor = false;
 
@@ -119,24 +124,33 @@ export class Agent {
   }
 
   async #apply(): Promise<void> {
-    const { mirror, source } = this.#options;
+    const { mirror, source, onCanary } = this.#options;
+    const canary = onCanary !== undefined;
+    let isChanged = false;
     const config = source.current;
     try {
-      this.#report(await applyConfig(this.#options, { config, mirror }, this.#stop.signal));
+      isChanged = this.#report(
+        await applyConfig(this.#options, { config, mirror, canary }, this.#stop.signal),
+      );
     } catch (error) {
       const failed: HostState = { kind: 'failed', reason: messageOf(error) };
       this.#log.error({ err: error }, 'the registry hosts could not be configured');
       this.#states = new Map(
         config.enabled ? [...config.upstreams.keys()].map((host) => [host, failed]) : [],
       );
+      this.#canary = canary && this.#states.size > 0 ? failed : undefined;
     }
-    if (!this.#stop.signal.aborted) this.#options.onApplied?.(config, this.#states);
+    if (this.#stop.signal.aborted) return;
+    this.#options.onApplied?.(config, this.#states);
+    onCanary?.(this.#canary, isChanged);
   }
 
-  #report({ changes, states, failures }: Outcome): void {
-    if (this.#stop.signal.aborted) return;
-    const before = this.#states;
+  /** @returns whether any file was changed. */
+  #report({ changes, states, canary, failures }: Outcome): boolean {
+    if (this.#stop.signal.aborted) return false;
+    const before = new Map([...this.#states, [CANARY_HOST, this.#canary]]);
     this.#states = states;
+    this.#canary = canary;
     for (const change of changes) {
       // What is left alone is news once, not at every look.
       if (change.kind === 'left' && reasonOf(before.get(change.host)) === change.reason) continue;
@@ -145,6 +159,7 @@ export class Agent {
       this.#options.onChange?.(change);
     }
     for (const error of failures) this.#log.error({ err: error }, 'a registry host could not be configured');
+    return changes.some(({ kind }) => kind !== 'left');
   }
 }
 

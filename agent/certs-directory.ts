@@ -1,12 +1,15 @@
 import type { Config } from '../config/config.ts';
 import { type Route, routeFor } from '../config/routing.ts';
+import { CANARY_HOST } from '../oci/canary.ts';
 import { makeDirectory, missingDirectories, replaceFile } from '../process/durable-file.ts';
 import { messageOf } from '../process/file-problem.ts';
 import { findBasis } from './basis.ts';
+import { CANARY_ROUTE } from './canary-route.ts';
 import { UnreadableDefaultError } from './carried-hosts.ts';
 import type { Change, HostState } from './change.ts';
 import { readDiskFile } from './disk-file.ts';
 import { clearLeftovers, directoryNames, findHostDirectory, type HostDirectory } from './host-directory.ts';
+import { EMPTY_HOSTS_FILE } from './hosts-file.ts';
 import { renderHosts } from './hosts-toml.ts';
 import { judge, markerOf } from './marker.ts';
 import { removeOriginal, saveOriginal } from './original.ts';
@@ -17,12 +20,16 @@ import { openState, type Place, type Settled, type State, settle } from './state
 export interface Wanted {
   readonly config: Config;
   readonly mirror: string;
+  /** Whether the node is to find the canary as well, which proves that its runtime reads these files. */
+  readonly canary?: boolean;
 }
 
 export interface Outcome {
   readonly changes: readonly Change[];
   /** Of every host that is configured. */
   readonly states: ReadonlyMap<string, HostState>;
+  /** Of the canary's file; `undefined` when there is to be none. */
+  readonly canary: HostState | undefined;
   /** One for each host, or directory of a former host, that could not be brought to where it shall be. */
   readonly failures: readonly Error[];
 }
@@ -41,11 +48,15 @@ export async function applyConfig(given: Place, wanted: Wanted, signal?: AbortSi
   const states = new Map<string, HostState>();
   const failures: Error[] = [];
   const keep = new Set<string>();
-  for (const host of wanted.config.upstreams.keys()) {
-    const route = routeFor(wanted.config, host);
-    if (route.kind === 'untouched') continue;
+  const outcome = (): Outcome => {
+    const upstreams = new Map(states);
+    const isCanary = wanted.canary === true && upstreams.delete(CANARY_HOST);
+    return { changes, states: upstreams, canary: isCanary ? states.get(CANARY_HOST) : undefined, failures };
+  };
+  for (const route of routesOf(wanted)) {
+    const { host } = route;
     // Cut short, it must not take the hosts that it did not come to for former ones.
-    if (signal?.aborted === true) return { changes, states, failures };
+    if (signal?.aborted === true) return outcome();
     try {
       const directory = await findHostDirectory(place.certsDir, host);
       keep.add(directory.name);
@@ -58,13 +69,20 @@ export async function applyConfig(given: Place, wanted: Wanted, signal?: AbortSi
       failures.push(new Error(`${host}: ${messageOf(error)}`, { cause: error }));
     }
   }
-  if (signal?.aborted === true) return { changes, states, failures };
+  if (signal?.aborted === true) return outcome();
   const others = await restoreOthers(work, keep);
-  return {
-    changes: [...changes, ...others.changes],
-    states,
-    failures: [...failures, ...others.failures.values()],
-  };
+  changes.push(...others.changes);
+  failures.push(...others.failures.values());
+  return outcome();
+}
+
+/** Of every host that is to have a file. The canary goes with the others: without them there is nothing to prove. */
+function routesOf({ config, canary }: Wanted): readonly Route[] {
+  const routes = [...config.upstreams.keys()]
+    .map((host) => routeFor(config, host))
+    .filter(({ kind }) => kind !== 'untouched');
+  if (canary !== true || routes.length === 0) return routes;
+  return [...routes.filter(({ host }) => host !== CANARY_HOST), CANARY_ROUTE];
 }
 
 type Work = Settled & Wanted & { readonly state: State };
@@ -102,7 +120,9 @@ async function applyRoute(work: Work, route: Route, directory: HostDirectory): P
   });
   if (basis instanceof UnreadableDefaultError) return left('unparsable', basis.message);
 
-  const text = renderHosts(route, work.mirror, basis);
+  // Nobody's default is asked for it.
+  const found = route === CANARY_ROUTE ? { ...basis, file: EMPTY_HOSTS_FILE } : basis;
+  const text = renderHosts(route, work.mirror, found);
   if (text === undefined) return { state: CONFIGURED };
   if (disk.kind === 'file' && disk.text === text && verdict?.kind === 'ours') {
     state.remember(directory.name, text);

@@ -15,6 +15,7 @@ import {
   RangeOutside,
 } from './answer.ts';
 import { BlobCache } from './blob-cache.ts';
+import { answerCanary, parseCanaryRequest } from './canary.ts';
 import { DEFAULT_TIMEOUTS, Egress, type Timeouts } from './egress.ts';
 import { ManifestCache } from './manifest-cache.ts';
 import { type PullRequest, parsePull } from './pull-request.ts';
@@ -188,6 +189,12 @@ export class Registry {
         .end(request.method === 'HEAD' ? undefined : '{}');
       return;
     }
+    const canary = parseCanaryRequest(target);
+    if (canary !== undefined) {
+      note.kind = canary.kind;
+      await answerCanary(request, response, canary);
+      return;
+    }
     const config = this.#options.config();
     const pull = parsePull(target, config, this.#options.prefixes);
     note.kind = pull.kind;
@@ -254,6 +261,6 @@ export class Registry {
 }
 
 interface Note {
-  kind: PullRequest['kind'] | 'other';
+  kind: PullRequest['kind'] | 'canary' | 'other';
   cache: string;
 }

@@ -23,6 +23,11 @@ export type Containerd = {
   files: (reference: string) => Promise<Map<string, string>>;
   /** All images, with the content and the snapshots that they were made of. */
   removeImages: () => Promise<void>;
+  /** The names of its images, their content and their snapshots: all that a pull leaves. */
+  holdings: () => Promise<string[]>;
+  /** Where its file system is seen from here, with its socket at `/run/weir/containerd.sock` there. */
+  readonly root: string;
+  readonly socket: string;
   stop: () => Promise<void>;
 };
 
@@ -35,12 +40,20 @@ export function recipe(version: Version): Recipe {
   return goModule('containerd');
 }
 
-/** Starts a containerd whose CRI reads the registries' hosts from `certs`; `scratch` is for its configuration. */
-export async function startContainerd(version: Version, certs: string, scratch: string): Promise<Containerd> {
+/**
+ * Starts a containerd whose CRI reads the registries' hosts from `certs`, or whose CRI has this TOML as its table
+ * `registry`; `scratch` is for its configuration.
+ */
+export async function startContainerd(
+  version: Version,
+  certs: string,
+  scratch: string,
+  registry = `config_path = ${JSON.stringify(certs)}`,
+): Promise<Containerd> {
   const tools = await provide(recipe(version));
   const criPull = join(await provide(goModule('containerd')), 'cri-pull');
   const configuration = join(scratch, `containerd-${version}.toml`);
-  await writeFile(configuration, version === '2.3' ? configurationV3(certs) : configurationV2(certs));
+  await writeFile(configuration, version === '2.3' ? configurationV3(registry) : configurationV2(registry));
   const { command, args } = namespaceCommand(join(tools, 'containerd'), '--config', configuration);
   const { PATH } = process.env;
   const daemon = await start(command, args, {
@@ -76,6 +89,13 @@ export async function startContainerd(version: Version, certs: string, scratch: 
       if (left.length > 0)
         throw new Error(`containerd kept the content of removed images: ${left.join(', ')}`);
     },
+    holdings: async () => [
+      ...(await list('images', 'ls', '-q')),
+      ...(await list('content', 'ls', '-q')),
+      ...(await list('snapshots', 'ls')).slice(1),
+    ],
+    root: join('/proc', String(daemon.pid), 'root'),
+    socket,
     stop: async () => {
       await daemon.stop();
     },
@@ -91,7 +111,7 @@ export function namespaceCommand(...command: readonly string[]): { command: stri
   };
 }
 
-function configurationV2(certs: string): string {
+function configurationV2(registry: string): string {
   return `version = 2
 ${ownDirectories}
 [plugins."io.containerd.grpc.v1.cri"]
@@ -100,11 +120,11 @@ restrict_oom_score_adj = true
 conf_dir = "${home}/cni"
 bin_dir = "${home}/cni"
 [plugins."io.containerd.grpc.v1.cri".registry]
-config_path = ${JSON.stringify(certs)}
+${registry}
 `;
 }
 
-function configurationV3(certs: string): string {
+function configurationV3(registry: string): string {
   return `version = 3
 ${ownDirectories}
 [plugins."io.containerd.cri.v1.runtime"]
@@ -113,7 +133,7 @@ restrict_oom_score_adj = true
 conf_dir = "${home}/cni"
 bin_dirs = ["${home}/cni"]
 [plugins."io.containerd.cri.v1.images".registry]
-config_path = ${JSON.stringify(certs)}
+${registry}
 `;
 }
 

@@ -27,6 +27,7 @@ const ONLY_IN: readonly (readonly [library: RegExp, files: RegExp])[] = [
   [/^undici$/, /^registry\/(upstream[a-z-]*|egress)\.ts$/],
   [/^@kubernetes\/client-node$/, /^kubernetes\//],
   [/^commander$/, /^cli\//],
+  [/^@grpc\//, /^agent\/cri[a-z-]*\.ts$/],
   [/^yaml$/, /^config\//],
 ];
 
