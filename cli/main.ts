@@ -4,6 +4,7 @@ import { Command, InvalidArgumentError, Option } from 'commander';
 import { runProgram, UsageError } from '../process/lifecycle.ts';
 import { createLogger, LOG_LEVELS, type Logger, type LogLevel } from '../process/log.ts';
 import { defaultStateDirectory } from './default-state-directory.ts';
+import type { InspectFlags, PlanFlags } from './node.ts';
 import type { NodeAgentFlags } from './node-agent.ts';
 import type { UninstallFlags } from './uninstall.ts';
 import type { VerifyFlags } from './verify.ts';
@@ -180,6 +181,33 @@ weir
     await run((_, log) => runRollback({ ...options, log }));
   });
 
+const node = weir
+  .command('node')
+  .description('looks at a node: its runtime, and what would be written there; changes nothing');
+const HOST_ROOT = ['--host-root <dir>', "where the node's file system is mounted", '/'] as const;
+node
+  .command('inspect')
+  .description('shows the runtime, where it reads hosts.toml files, and whether weir can configure it')
+  .option(...HOST_ROOT)
+  .option('--json', 'for programs')
+  .action(async (options: InspectFlags) => {
+    const { inspectNode } = await import('./node.ts');
+    await run(() => inspectNode(options));
+  });
+node
+  .command('plan')
+  .description('shows the exact difference that the agent would make to the files of the node')
+  .option('--config <file>', 'the configuration')
+  .option('--config-map <namespace/name>', 'the ConfigMap that holds the configuration, in a cluster')
+  .requiredOption('--mirror <url>', 'the registry, or the door, as the node reaches it')
+  .option(...HOST_ROOT)
+  .option(CERTS_DIR[0], `${CERTS_DIR[1]} (default: what the runtime's configuration says)`)
+  .option(...STATE_DIR, defaultStateDirectory())
+  .action(async (options: PlanFlags) => {
+    const { planOfNode } = await import('./node.ts');
+    await run((_, log) => planOfNode({ ...options, log }));
+  });
+
 const config = weir.command('config').description('looks at a configuration without running anything');
 config
   .command('check')
@@ -199,7 +227,7 @@ config
   });
 
 // Wrong use is exit code 2, as for a configuration that is refused; --help and --version are not wrong.
-for (const command of [weir, ...weir.commands, ...registry.commands, ...config.commands])
+for (const command of [weir, ...weir.commands, ...registry.commands, ...node.commands, ...config.commands])
   command.exitOverride((error) => {
     process.exitCode = error.exitCode === 0 ? 0 : 2;
     throw error;

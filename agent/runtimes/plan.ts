@@ -1,0 +1,143 @@
+import { lstat, mkdtemp, readdir, readFile, readlink, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { type Logger, pino } from 'pino';
+import type { Config } from '../../config/config.ts';
+import { codeOf, fileProblem, messageOf } from '../../process/file-problem.ts';
+import { applyConfig } from '../certs-directory.ts';
+import type { HostState } from '../change.ts';
+import { resolveOnNode } from '../node-root.ts';
+import { byBytes } from './node-view.ts';
+import { shadow } from './shadow.ts';
+import { unifiedDiff } from './unified-diff.ts';
+
+/** What the agent would make of a node's files. */
+export interface Plan {
+  /** By path; only those that would change. */
+  readonly files: readonly PlannedFile[];
+  /** What it keeps for itself, below the state directory. */
+  readonly state: readonly PlannedFile[];
+  /** Why hosts would be left alone, or could not be written; one line each. */
+  readonly problems: readonly string[];
+}
+
+export interface PlannedFile {
+  readonly path: string;
+  /** `undefined`: there is none. Of a symbolic link, it is what it leads to. */
+  readonly before: string | undefined;
+  readonly after: string | undefined;
+}
+
+export interface PlanOptions {
+  readonly root: string;
+  readonly certsDirs: readonly string[];
+  readonly stateDir: string;
+  readonly config: Config;
+  readonly mirror: string;
+  /** Whether the agent would place the canary's file too. */
+  readonly canary?: boolean;
+}
+
+/**
+ * Lets the agent's own code loose on a copy of the node's directories, and tells what it did there. Nothing of the node
+ * is changed.
+ *
+ * @throws Error when the node's files cannot be read.
+ */
+export async function planNode(options: PlanOptions): Promise<Plan> {
+  const copy = await mkdtemp(join(tmpdir(), 'weir-plan-')).catch((error: unknown) => {
+    throw fileProblem('make a copy below', tmpdir(), error);
+  });
+  try {
+    const { certsDirs, stateDir } = options;
+    const root = resolve(options.root);
+    for (const directory of [...certsDirs, stateDir]) await shadow(root, directory, copy);
+    const certs = await Promise.all(certsDirs.map((directory) => resolveOnNode(copy, directory)));
+    const states = [await resolveOnNode(copy, stateDir)];
+    const before = { certs: await readAll(copy, certs), state: await readAll(copy, states) };
+    const problems: string[] = [];
+    for (const certsDir of certsDirs) problems.push(...(await apply(options, copy, certsDir)));
+    const after = { certs: await readAll(copy, certs), state: await readAll(copy, states) };
+    return {
+      files: compare(before.certs, after.certs),
+      state: compare(before.state, after.state),
+      problems: problems.map((problem) => problem.replaceAll(`${copy}/`, '/')),
+    };
+  } finally {
+    await rm(copy, { recursive: true, force: true });
+  }
+}
+
+/** The plan as `patch -p0` takes it, from the node's root. */
+export function formatPlan({ files }: Plan): string {
+  return files
+    .map(({ path, before, after }) => {
+      const names = `--- ${before === undefined ? '/dev/null' : path}\n+++ ${after === undefined ? '/dev/null' : path}\n`;
+      return names + unifiedDiff(before ?? '', after ?? '');
+    })
+    .join('');
+}
+
+async function apply(
+  { config, mirror, canary = false, stateDir }: PlanOptions,
+  root: string,
+  certsDir: string,
+): Promise<readonly string[]> {
+  const log = silent();
+  const { states, failures } = await applyConfig(
+    { root, certsDir, stateDir, log },
+    { config, mirror, canary },
+  );
+  return [
+    ...[...states].flatMap(([host, state]) => reasonOf(host, state)),
+    ...failures.map((error) => messageOf(error)),
+  ];
+}
+
+function reasonOf(host: string, state: HostState): readonly string[] {
+  // What failed is told by the failure.
+  return state.kind === 'overridden' || state.kind === 'unparsable'
+    ? [`${host}: ${state.kind}: ${state.reason}`]
+    : [];
+}
+
+function silent(): Logger {
+  return pino({ level: 'silent' });
+}
+
+/** By path of the node: the text of every file, and of what links lead to. */
+async function readAll(root: string, directories: readonly string[]): Promise<ReadonlyMap<string, string>> {
+  const found = new Map<string, string>();
+  const visit = async (path: string): Promise<void> => {
+    const entry = await lstat(path).catch((error: unknown) => {
+      if (codeOf(error) === 'ENOENT') return undefined;
+      throw error;
+    });
+    if (entry?.isDirectory() === true) for (const name of await readdir(path)) await visit(join(path, name));
+    else if (entry !== undefined)
+      found.set(path.slice(root.length), await textOf(root, path, entry.isSymbolicLink()));
+  };
+  for (const directory of directories) await visit(directory);
+  return found;
+}
+
+async function textOf(root: string, path: string, isLink: boolean): Promise<string> {
+  const target = isLink ? await resolveOnNode(root, path.slice(root.length)) : path;
+  try {
+    return await readFile(target, 'utf8');
+  } catch (error) {
+    if (!isLink) throw error;
+    // A link that leads nowhere, or to a directory, says where.
+    return `-> ${await readlink(path)}`;
+  }
+}
+
+function compare(
+  before: ReadonlyMap<string, string>,
+  after: ReadonlyMap<string, string>,
+): readonly PlannedFile[] {
+  const paths = [...new Set([...before.keys(), ...after.keys()])].toSorted(byBytes);
+  return paths
+    .map((path) => ({ path, before: before.get(path), after: after.get(path) }))
+    .filter((file) => file.before !== file.after);
+}
