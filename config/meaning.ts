@@ -1,3 +1,4 @@
+import { CANARY_HOST } from '../oci/canary.ts';
 import { parseHost } from '../oci/host.ts';
 import { type Config, DIRECT_EGRESS, type Upstream } from './config.ts';
 import type { Endpoint } from './endpoint.ts';
@@ -52,6 +53,10 @@ function checkHosts(raw: RawConfig, report: Report): void {
         `"${path[1]}" is no registry host`,
         'Write it as in image names: HOST or HOST:PORT, without a scheme or path.',
       );
+      continue;
+    }
+    if (host === CANARY_HOST) {
+      report('error', path, `${host} is weir's own, by which nodes are proven`, 'Take it out.');
       continue;
     }
     const first = seen.get(host);

@@ -185,6 +185,10 @@ proxies:
     );
   });
 
+  test("the host of weir's own canary is no upstream", () => {
+    assert.match(problemsOf('upstreams: { canary.weir.internal: {} }')[0] ?? '', /is weir's own/);
+  });
+
   test('a key that is there twice hides no other problem', () => {
     assert.deepEqual(
       problemsOf('enabled: true\nenabled: maybe\nupstreams: { a.io: { mirrr: x } }').map((line) =>
