@@ -20,7 +20,8 @@ const flags = [
   ...values.values.flatMap((file) => ['--values', file]),
   ...values.set.flatMap((setting) => ['--set', setting]),
 ];
-const rendered = await render(values.namespace, '--no-hooks', ...flags);
+// The account of `helm test` is no hook, and of no use without it.
+const rendered = await render(values.namespace, '--no-hooks', '--set', 'test.enabled=false', ...flags);
 await mkdir(dirname(values.out), { recursive: true });
 await writeFile(values.out, `${head(values.namespace)}${withoutHelm(rendered)}`);
 process.stdout.write(`${values.out}\n`);
@@ -29,7 +30,7 @@ function head(namespace: string): string {
   return `# kubectl apply -f FILE. Applied again, it puts its own configuration over an edit of the ConfigMap.
 # To leave, let the agents restore their nodes first:
 #   kubectl --namespace ${namespace} delete daemonset --selector app.kubernetes.io/part-of=weir --cascade=foreground
-#   kubectl delete -f FILE
+#   kubectl delete -f FILE --ignore-not-found
 ---
 apiVersion: v1
 kind: Namespace
@@ -42,5 +43,7 @@ metadata:
 }
 
 function withoutHelm(text: string): string {
-  return text.replace(/^(?:# Source: .*| +(?:app\.kubernetes\.io\/managed-by|helm\.sh\/chart): .*)\n/gm, '');
+  return text
+    .replace(/^(?:# Source: .*| +(?:app\.kubernetes\.io\/managed-by|helm\.sh\/chart): .*)\n/gm, '')
+    .replace(/`helm upgrade` keeps it .*/, 'these manifests, applied again, take it back.');
 }

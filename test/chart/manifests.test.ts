@@ -129,5 +129,21 @@ test('npm run manifests writes what kubectl applies, without anything of Helm', 
       .map(({ kind }) => kind),
     ['Namespace', 'DaemonSet', 'Deployment'],
   );
-  assert.doesNotMatch(text, /helm\.sh|managed-by|Source:/);
+  assert.doesNotMatch(text, /helm\.sh|managed-by|Source:|helm upgrade/);
+  assert.deepEqual(
+    manifests.flatMap(({ metadata }) => (/-(?:test|uninstall)$/.test(metadata.name) ? [metadata.name] : [])),
+    [],
+  );
+});
+
+test('the Pod of the uninstall is refused where hooks are applied as if they were objects', async () => {
+  const pods = manifestsIn(await render('mirrors')).filter(({ kind }) => kind === 'Pod');
+  // kubectl makes the first, and cannot make it into the second.
+  assert.deepEqual(
+    pods.map(({ metadata }) => metadata.name),
+    ['weir-hook', 'weir-hook'],
+  );
+  const [first = [], second = []] = pods.map((one) => argumentsIn(JSON.stringify(one)).flat());
+  assert.equal(first[0], 'verify');
+  assert.equal(second[0], 'uninstall');
 });

@@ -67,6 +67,7 @@ capabilities:
 {{- define "weir.hookPodSpec" -}}
 {{- $root := index . 0 -}}
 serviceAccountName: {{ index . 1 }}
+automountServiceAccountToken: true
 restartPolicy: Never
 enableServiceLinks: false
 {{- include "weir.imagePullSecrets" $root }}

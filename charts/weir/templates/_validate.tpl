@@ -1,9 +1,89 @@
 {{/* Every combination of values that could not work, or not safely, with what to do about it: a sentence each, a line each. */}}
 {{- define "weir.problems" -}}
+{{- include "weir.problems.words" . }}
 {{- include "weir.problems.registry" . }}
 {{- include "weir.problems.config" . }}
 {{- include "weir.problems.nodes" . }}
 {{- include "weir.problems.cluster" . }}
+{{- end }}
+
+{{/* Values that are no such thing. The schema has the types; a pattern of it would say no more than that it does not match. */}}
+{{- define "weir.problems.words" }}
+{{- $bucket := "the bucket's name alone, of lower-case letters, digits, dots and hyphens" }}
+{{- $prefix := "folders of letters, digits, dots, hyphens and underscores, as in a/b/" }}
+{{- $name := printf "the name alone of what is in the namespace %s, of lower-case letters, digits, dots and hyphens" .Release.Namespace }}
+{{- $size := "a size such as 500Mi or 100Gi" }}
+{{- $registry := "HOST[:PORT], with a path if need be and without https://" }}
+{{- $repository := "the image's name in lower case, without the tag and digest, which have values of their own" }}
+{{- $tag := "the tag alone, of letters, digits, dots, hyphens and underscores" }}
+{{- $path := "a whole path of the node, which begins with a slash" }}
+{{- $interval := "a number with its unit, as in 30s" }}
+{{- $namePattern := "^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?)?$" }}
+{{- $sizePattern := "^[0-9]+([.][0-9]+)?(m|k|[KMGTPE]i|[MGTPE]|e[+]?[0-9]+)?$" }}
+{{- $registryPattern := "^([^/:@\\s]+(:[0-9]+)?(/[^/:@\\s]+)*/?)?$" }}
+{{- $repositoryPattern := "^([^/@\\s]+/)*[a-z0-9]([a-z0-9._-]*[a-z0-9])?$" }}
+{{- $tagPattern := "^([A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?$" }}
+{{- $digestPattern := "^(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})?$" }}
+{{- range list
+  (list "s3.bucket" .Values.s3.bucket "^([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])?$" $bucket)
+  (list "s3.prefix" .Values.s3.prefix "^/?([A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*)?/?$" $prefix)
+  (list "s3.region" .Values.s3.region "^[a-z0-9-]*$" "a region such as eu-central-1")
+  (list "s3.ca" .Values.s3.ca "^(\\w[\\w.-]*)?$" "the name of a file among the ca bundles, without a path")
+  (list "config.existingConfigMap" .Values.config.existingConfigMap $namePattern $name)
+  (list "s3Credentials.existingSecret" .Values.s3Credentials.existingSecret $namePattern $name)
+  (list "persistence.existingClaim" .Values.persistence.existingClaim $namePattern $name)
+  (list "upstreamCredentials.existingSecret" .Values.upstreamCredentials.existingSecret $namePattern $name)
+  (list "ca.existingConfigMap" .Values.ca.existingConfigMap $namePattern $name)
+  (list "ca.existingSecret" .Values.ca.existingSecret $namePattern $name)
+  (list "clash.existingSecret" .Values.clash.existingSecret $namePattern $name)
+  (list "agent.serviceAccount.name" .Values.agent.serviceAccount.name $namePattern $name)
+  (list "registry.serviceAccount.name" .Values.registry.serviceAccount.name $namePattern $name)
+  (list "persistence.size" .Values.persistence.size $sizePattern $size)
+  (list "persistence.emptyDirSizeLimit" (.Values.persistence.emptyDirSizeLimit | default "0") $sizePattern $size)
+  (list "registry.spool.sizeLimit" (.Values.registry.spool.sizeLimit | default "0") $sizePattern $size)
+  (list "global.imageRegistry" .Values.global.imageRegistry $registryPattern $registry)
+  (list "image.registry" .Values.image.registry $registryPattern $registry)
+  (list "clash.image.registry" .Values.clash.image.registry $registryPattern $registry)
+  (list "image.repository" .Values.image.repository $repositoryPattern $repository)
+  (list "clash.image.repository" .Values.clash.image.repository $repositoryPattern $repository)
+  (list "image.tag" .Values.image.tag $tagPattern $tag)
+  (list "clash.image.tag" .Values.clash.image.tag $tagPattern $tag)
+  (list "image.digest" .Values.image.digest $digestPattern "sha256: and 64 hexadecimal digits")
+  (list "clash.image.digest" .Values.clash.image.digest $digestPattern "sha256: and 64 hexadecimal digits")
+  (list "clash.testUrl" .Values.clash.testUrl "^https?://.+" "a URL that begins with http:// or https://")
+  (list "agent.maxUnavailable" .Values.agent.maxUnavailable "^([1-9][0-9]*|([1-9][0-9]?|100)%)$" "a number of nodes from 1, or a percentage such as 10%")
+  (list "agent.certsDir" .Values.agent.certsDir "^/.+" $path)
+  (list "agent.stateDir" .Values.agent.stateDir "^/.+" $path)
+  (list "metrics.podMonitor.interval" .Values.metrics.podMonitor.interval "^[0-9]+(ms|s|m|h)$" $interval)
+  (list "metrics.serviceMonitor.interval" .Values.metrics.serviceMonitor.interval "^[0-9]+(ms|s|m|h)$" $interval)
+}}
+{{- if not (regexMatch (index . 2) (index . 1 | toString)) }}
+{{ index . 0 }} is "{{ index . 1 }}": write {{ index . 3 }}.
+{{- end }}
+{{- end }}
+{{- /* What may hold a secret is not repeated. */}}
+{{- if not (regexMatch "^((https?://)?[^/?#@\\s]+/?)?$" .Values.s3.regionEndpoint) }}
+s3.regionEndpoint is no address of a server: write http://HOST[:PORT] or https://HOST[:PORT], without a path; the bucket and the keys have values of their own.
+{{- end }}
+{{- if not (regexMatch "^(https?://.+)?$" .Values.clash.subscriptionUrl) }}
+clash.subscriptionUrl is no address of a subscription: write a URL that begins with http:// or https://, or give clash.existingSecret with a whole mihomo configuration.
+{{- end }}
+{{- range $file, $text := .Values.ca.bundles }}
+{{- if not (regexMatch "^\\w[\\w.-]*$" $file) }}
+ca.bundles has the file name "{{ $file }}": write letters, digits, dots, hyphens and underscores, without a path.
+{{- end }}
+{{- if not (contains "-----BEGIN CERTIFICATE-----" $text) }}
+ca.bundles: {{ $file }} holds no certificate: give its PEM text, as with "--set-file ca.bundles.NAME=FILE".
+{{- end }}
+{{- end }}
+{{- range $label := list "name" "instance" "component" "part-of" "version" "managed-by" | sortAlpha }}
+{{- $label = printf "app.kubernetes.io/%s" $label }}
+{{- range $place, $labels := dict "commonLabels" $.Values.commonLabels "agent.podLabels" $.Values.agent.podLabels "registry.podLabels" $.Values.registry.podLabels }}
+{{- if hasKey $labels $label }}
+{{ $place }} has {{ $label }}, which is the chart's own: take it out, or use nameOverride.
+{{- end }}
+{{- end }}
+{{- end }}
 {{- end }}
 
 {{- define "weir.problems.registry" }}
@@ -69,6 +149,41 @@ config.existingConfigMap is given, and so is config.{{ keys $given | sortAlpha |
 {{- end }}
 {{- $egress := $given.egress | default dict }}
 {{- $upstreams := $given.upstreams | default dict }}
+{{- $parts := dict "config.defaults" ($given.defaults | default dict) }}
+{{- range $host, $upstream := $upstreams }}
+{{- $_ := set $parts (printf "config.upstreams.%s" $host) ($upstream | default dict) }}
+{{- end }}
+{{- range $place, $part := $parts }}
+{{- range $group := list "tags" "timeouts" }}
+{{- range $key, $value := get $part $group | default dict }}
+{{- if not (regexMatch "^([0-9]+(ms|s|m|h|d))+$" (toString $value)) }}
+{{ $place }}.{{ $group }}.{{ $key }} is "{{ $value }}": write a number with its unit, as in 60s or 10m.
+{{- end }}
+{{- end }}
+{{- end }}
+{{- range $part.warm }}
+{{- if not (regexMatch "^[a-z0-9]+/[a-z0-9]+(/[a-z0-9]+)?$" .) }}
+{{ $place }}.warm has "{{ . }}": write OS/ARCHITECTURE, as in linux/arm64.
+{{- end }}
+{{- end }}
+{{- with $part.ca }}
+{{- if not (regexMatch "^\\w[\\w.-]*$" .) }}
+{{ $place }}.ca is "{{ . }}": write the name of a file among the ca bundles, without a path.
+{{- end }}
+{{- end }}
+{{- with $part.prefix }}
+{{- if not (regexMatch "^[a-z0-9]+([._-][a-z0-9]+)*$" .) }}
+{{ $place }}.prefix is "{{ . }}": write one path component of lower-case letters and digits, without slashes.
+{{- end }}
+{{- end }}
+{{- end }}
+{{- range $way, $hops := $egress }}
+{{- range kindIs "string" $hops.proxy | ternary (list $hops.proxy) $hops.proxy }}
+{{- if not (regexMatch "^(direct|(https?|socks5)://.+)$" .) }}
+config.egress.{{ $way }}.proxy is no way out: write http://HOST:PORT, https://HOST:PORT, socks5://HOST:PORT or direct, or a list of these.
+{{- end }}
+{{- end }}
+{{- end }}
 {{- $places := dict }}
 {{- with dig "defaults" "egress" "" $given }}{{ $_ := set $places "config.defaults.egress" . }}{{ end }}
 {{- range $host, $upstream := $upstreams }}
@@ -140,6 +255,12 @@ agent.criticalPodsQuota is a quota for agent.priorityClassName: give one, or uns
 {{- $level := dig "metadata" "labels" "pod-security.kubernetes.io/enforce" "" (lookup "v1" "Namespace" "" .Release.Namespace | default dict) }}
 {{- if has $level (list "baseline" "restricted") }}
 The namespace {{ .Release.Namespace }} enforces PodSecurity "{{ $level }}", which lets no agent start, since it writes files of the node: run `{{ include "weir.labelCommand" . }}`, or choose another namespace.
+{{- end }}
+{{- with include "weir.claimName" . }}
+{{- $claim := lookup "v1" "PersistentVolumeClaim" $.Release.Namespace . | default dict }}
+{{- if dig "metadata" "deletionTimestamp" "" $claim }}
+The claim {{ . }} is still being deleted, and a registry of now would wait for it in vain: wait until `kubectl --namespace {{ $.Release.Namespace }} wait --for=delete persistentvolumeclaim/{{ . }}` ends, then try again.
+{{- end }}
 {{- end }}
 {{- if not .Values.agent.nodeSelector }}
 {{- range (lookup "apps/v1" "DaemonSet" "" "" | default dict).items }}
