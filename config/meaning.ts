@@ -184,4 +184,7 @@ function checkNamespaces(raw: RawConfig, config: Config, report: Report): void {
     report('warning', ['includeNamespaces'], "a node's runtime does not know namespaces", remedy);
   if (raw.excludeNamespaces && raw.excludeNamespaces.length > 0)
     report('warning', ['excludeNamespaces'], "a node's runtime does not know namespaces", remedy);
+  for (const key of ['podSelector', 'namespaceSelector'] as const)
+    if (Object.keys(raw[key] ?? {}).length > 0)
+      report('warning', [key], "a node's runtime does not know labels, and weir goes by none", remedy);
 }

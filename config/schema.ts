@@ -145,6 +145,9 @@ export const configSchema = z.strictObject({
   egress: z.record(z.string(), z.strictObject({ proxy: z.union([hop, z.array(hop).min(1)]) })).nullish(),
   includeNamespaces: z.array(namespace).nullish(),
   excludeNamespaces: z.array(namespace).nullish(),
+  // ketches/registry-proxy 1.3 writes both, empty.
+  podSelector: z.record(z.string(), z.string()).nullish(),
+  namespaceSelector: z.record(z.string(), z.string()).nullish(),
   fallback: z.enum(['auto', 'always', 'never']).optional(),
 });
 

@@ -257,6 +257,19 @@ proxies:
     );
   });
 
+  test('selectors by labels are taken as ketches/registry-proxy writes them, and warned about when they say anything', () => {
+    const empty = 'proxies: { ghcr.io: m.example }\npodSelector: {}\nnamespaceSelector: {}\n';
+    assert.deepEqual(
+      parseConfig(empty).warnings.filter(({ key }) => key.endsWith('Selector')),
+      [],
+    );
+    const { warnings } = parseConfig('upstreams: { ghcr.io: {} }\npodSelector: { mirror: "yes" }\n');
+    assert.deepEqual(
+      warnings.map(({ line, key }) => `${line} ${key}`),
+      ['2 podSelector'],
+    );
+  });
+
   test('plain http is warned about, but not on loopback', () => {
     const { warnings } = parseConfig(
       'upstreams:\n  a.io: { endpoint: "http://a.io" }\n  b.io: { endpoint: "http://127.0.0.1:5000" }\n',
