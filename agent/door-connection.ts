@@ -26,7 +26,7 @@ export interface Answer {
 }
 
 /** Large reads are what makes forwarding cheap; memory that no read has reached yet is not taken. */
-const BUFFER_BYTES = 1024 * 1024;
+const BUFFER_BYTES = 512 * 1024;
 const KEEP_ALIVE_PROBE_MS = 5_000;
 
 /**

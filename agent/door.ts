@@ -25,8 +25,11 @@ export interface ReplicaState extends ReplicaAddress {
   readonly reason?: string;
 }
 
-/** Pulls of one node that are answered at the same time. Each may hold a megabyte. */
-const MAX_REQUESTS = 256;
+/**
+ * Pulls of one node that are answered at the same time. Each holds a buffer of half a megabyte, and all of them
+ * have to fit into an agent that may take 256 MiB.
+ */
+const MAX_REQUESTS = 128;
 
 /**
  * The node's own way to the registry: containerd on this node asks it, and it hands the request on to a ready

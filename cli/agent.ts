@@ -3,7 +3,7 @@ import process from 'node:process';
 import type { Logger } from 'pino';
 import { type Agent, applyOnce, checkedMirror, startAgent } from '../agent/agent.ts';
 import type { Change } from '../agent/change.ts';
-import { rollback } from '../agent/rollback.ts';
+import { forgetPlace, rollback } from '../agent/rollback.ts';
 import { formatProblem } from '../config/problem.ts';
 import { readConfigFile } from '../config/watch.ts';
 import { aborted, describe, UsageError } from '../process/lifecycle.ts';
@@ -14,6 +14,9 @@ import type { AgentFlags, RollbackFlags } from './main.ts';
 import { ProgramConfig } from './program-config.ts';
 import { serveStatus } from './status-server.ts';
 
+/** In the state directory: the last configuration that could be read. */
+export const LAST_GOOD_FILE = 'last-good-config.yaml';
+
 /** `weir agent` */
 export async function runAgent(
   options: AgentFlags & { readonly log: Logger; readonly stop: AbortSignal },
@@ -23,7 +26,7 @@ export async function runAgent(
   const mirror = mirrorOf(options.mirror);
   const metrics = createMetrics();
   const address = listen === undefined ? undefined : parseAddress(listen);
-  const lastGood = join(stateDir, 'last-good-config.yaml');
+  const lastGood = join(stateDir, LAST_GOOD_FILE);
   await using cleanup = new AsyncDisposableStack();
   const config = await ProgramConfig.open({ file: options.config, lastGood, metrics, log });
   cleanup.defer(() => config.close());
@@ -42,9 +45,12 @@ export async function runAgent(
 export async function runRollback({
   certsDir,
   stateDir,
+  hostRoot: root,
   log,
 }: RollbackFlags & { readonly log: Logger }): Promise<void> {
-  const changes = await rollback({ certsDir, stateDir, log });
+  const place = { root, certsDir, stateDir, log };
+  const changes = await rollback(place);
+  await forgetPlace(place, [LAST_GOOD_FILE]);
   print(changes, `nothing of weir is in ${certsDir}`);
 }
 

@@ -41,6 +41,11 @@ const CONFIG_MAP = [
 const CERTS_DIR = ['--certs-dir <dir>', "containerd's config_path: one directory a registry host"] as const;
 /** Where containerd looks by the configuration that most distributions ship. */
 const NODE_CERTS_DIR = '/etc/containerd/certs.d';
+const HOST_ROOT = [
+  '--host-root <dir>',
+  "where the node's file system is mounted; the directories are its paths",
+  '/',
+] as const;
 const STATE_DIR = ['--state-dir <dir>', 'where originals of the node are kept'] as const;
 const NO_PREFIXES = [
   '--no-prefixes',
@@ -122,7 +127,7 @@ weir
   .optionsGroup('In a cluster:')
   .option(...CONFIG_MAP)
   .option('--node <name>', 'the node that is labelled')
-  .option('--host-root <dir>', "where the node's file system is mounted; the directories are its paths", '/')
+  .option(...HOST_ROOT)
   .option('--daemon-set <namespace/name>', 'its own; once that is deleted, the node is restored at the end')
   .option('--registry-service <namespace/name>', "the registry's Service, with a port named registry")
   .option('--door <host:port>', 'address on the node from which pulls are forwarded to ready replicas')
@@ -176,6 +181,7 @@ weir
   .description('restores what was there before the agent, byte for byte; harmless to run twice')
   .requiredOption(...CERTS_DIR)
   .option(...STATE_DIR, defaultStateDirectory())
+  .option(...HOST_ROOT)
   .action(async (options: RollbackFlags) => {
     const { runRollback } = await import('./agent.ts');
     await run((_, log) => runRollback({ ...options, log }));
@@ -184,7 +190,6 @@ weir
 const node = weir
   .command('node')
   .description('looks at a node: its runtime, and what would be written there; changes nothing');
-const HOST_ROOT = ['--host-root <dir>', "where the node's file system is mounted", '/'] as const;
 node
   .command('inspect')
   .description('shows the runtime, where it reads hosts.toml files, and whether weir can configure it')
@@ -267,6 +272,7 @@ export interface AgentFlags {
 export interface RollbackFlags {
   readonly certsDir: string;
   readonly stateDir: string;
+  readonly hostRoot: string;
 }
 
 async function run(program: (stop: AbortSignal, log: Logger) => Promise<void>): Promise<void> {

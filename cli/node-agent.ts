@@ -1,4 +1,4 @@
-import { join } from 'node:path';
+import { isAbsolute, join } from 'node:path';
 import type { Logger } from 'pino';
 import { startAgent } from '../agent/agent.ts';
 import type { HostState } from '../agent/change.ts';
@@ -9,7 +9,7 @@ import { readLastGood } from '../kubernetes/last-good.ts';
 import { Leaving } from '../kubernetes/leaving.ts';
 import { NodeReporter } from '../kubernetes/node-report.ts';
 import { reportEvent } from '../kubernetes/report-event.ts';
-import { aborted } from '../process/lifecycle.ts';
+import { aborted, describe, UsageError } from '../process/lifecycle.ts';
 import { createMetrics } from '../process/metrics.ts';
 import { parseAddress } from '../process/server.ts';
 import type { Readiness } from '../process/status-routes.ts';
@@ -28,6 +28,9 @@ export interface NodeAgentFlags extends MirrorFlags {
   readonly stateDir: string;
   readonly daemonSet: string;
   readonly listen: string;
+  /** Of the agent on one machine, and no use in a cluster. */
+  readonly config?: string;
+  readonly once?: boolean;
 }
 
 const REPORTER = 'weir-agent';
@@ -37,24 +40,23 @@ const LAST_GOOD_FILE = 'last-good-config.yaml';
 export async function runNodeAgent(
   flags: NodeAgentFlags & { readonly log: Logger; readonly stop: AbortSignal },
 ): Promise<void> {
-  const { log, stop, node } = flags;
+  const { log, node } = flags;
+  refuseContradictions(flags);
   const place: Place = { root: flags.hostRoot, certsDir: flags.certsDir, stateDir: flags.stateDir, log };
   const configMap = parseObjectName(flags.configMap, '--config-map');
   const daemonSet = parseObjectName(flags.daemonSet, '--daemon-set');
   const wanted = wantedMirror(flags);
+  const address = parseAddress(flags.listen);
   const kubernetes = connectKubernetes(PRODUCT);
   const metrics = createMetrics();
   let readiness = waiting;
 
   await using cleanup = new AsyncDisposableStack();
-  const status = await serveStatus(
-    { metrics, readiness: () => readiness() },
-    parseAddress(flags.listen),
-    log,
-  );
+  const status = await serveStatus({ metrics, readiness: () => readiness() }, address, log);
   cleanup.defer(() => status.drain());
   const leaving = new Leaving(kubernetes, daemonSet, log);
   cleanup.defer(() => leaving.close());
+  const stop = AbortSignal.any([flags.stop, leaving.already]);
   const reporter = new NodeReporter(kubernetes, node, log);
   let ended: Promise<void> | undefined;
   const end = (): Promise<void> => (ended ??= leave(place, reporter, leaving));
@@ -76,7 +78,7 @@ export async function runNodeAgent(
     reporter.report({
       mirror,
       configHash: config.version.hash,
-      ...(reason === undefined ? {} : { reason: reason.replaceAll(`${flags.hostRoot}/`, '/') }),
+      ...(reason === undefined ? {} : { reason: asOnNode(reason, place) }),
     });
   const refused = async (problem: string): Promise<void> => {
     log.error(problem);
@@ -112,9 +114,28 @@ export async function runNodeAgent(
     },
   });
   cleanup.defer(() => agent.close());
+  // It keeps a last good configuration, which is not to come back once the node has been left.
+  cleanup.defer(() => config.close());
   measureStates(agent, metrics);
   readiness = () => agentReadiness(agent, config);
-  await aborted(stop);
+  await Promise.race([aborted(stop), mirror.moved]);
+}
+
+/** @throws UsageError */
+function refuseContradictions({ config, once, node, ...directories }: NodeAgentFlags): void {
+  if (config !== undefined) throw new UsageError('give either --config FILE or --config-map NAMESPACE/NAME');
+  if (once === true) throw new UsageError('--once is for --config: with --config-map the agent stays');
+  if (node === '') throw new UsageError('--node is empty');
+  const { hostRoot, certsDir, stateDir } = directories;
+  const paths = { '--host-root': hostRoot, '--certs-dir': certsDir, '--state-dir': stateDir };
+  for (const [flag, path] of Object.entries(paths))
+    if (!isAbsolute(path))
+      throw new UsageError(`${flag} takes a path that begins with "/", and "${path}" does not`);
+}
+
+/** Paths as the node has them, not as they are mounted. */
+function asOnNode(text: string, { root = '/' }: Place): string {
+  return root === '/' ? text : text.replaceAll(`${root.replace(/\/+$/, '')}/`, '/');
 }
 
 function waiting(): Readiness {
@@ -129,12 +150,15 @@ async function leave(place: Place, reporter: NodeReporter, leaving: Leaving): Pr
     log.info('the agent stops and leaves the files: until it is back, pulls go to the upstreams');
     return;
   }
-  const changes = await rollback(place);
-  await forgetPlace(place, [LAST_GOOD_FILE]);
-  log.info({ changes }, 'the agent leaves for good, and the node is as it was');
-  await reporter
-    .withdraw()
-    .catch((error: unknown) => log.warn({ err: error }, 'the label of the node stays'));
+  try {
+    const changes = await rollback(place);
+    await forgetPlace(place, [LAST_GOOD_FILE]);
+    log.info({ changes }, 'the agent leaves for good, and the node is as it was');
+    await reporter.conclude();
+  } catch (error) {
+    log.error({ err: error }, 'the agent leaves for good, and the node is not as it was');
+    await reporter.conclude(`not restored: ${asOnNode(describe(error), place)}`);
+  }
 }
 
 function problemsOf(states: ReadonlyMap<string, HostState>): string {

@@ -1,3 +1,4 @@
+import { isIP } from 'node:net';
 import { setTimeout } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import { checkedMirror } from '../agent/agent.ts';
@@ -6,7 +7,7 @@ import { rollback } from '../agent/rollback.ts';
 import type { Place } from '../agent/state.ts';
 import type { Kubernetes, ObjectName } from '../kubernetes/client.ts';
 import { watchReplicas } from '../kubernetes/replicas.ts';
-import { serviceUrl } from '../kubernetes/service-address.ts';
+import { AddressUnknown, serviceUrl, watchServiceUrl } from '../kubernetes/service-address.ts';
 import { describe, UsageError } from '../process/lifecycle.ts';
 import type { Registry as Metrics } from '../process/metrics.ts';
 import { type Address, parseAddress } from '../process/server.ts';
@@ -38,10 +39,11 @@ export function wantedMirror({ door, mirror, registryService, hostIp }: MirrorFl
     if (registryService === undefined) throw new UsageError('--registry-service is missing');
     return parseObjectName(registryService, '--registry-service');
   };
-  if (door !== undefined) return { kind: 'door', address: parseAddress(door), service: service() };
+  if (door !== undefined) return { kind: 'door', address: doorAddress(door), service: service() };
   if (mirror === 'service') return { kind: 'service', service: service() };
   if (mirror === 'nodePort') {
-    if (hostIp === undefined) throw new UsageError('--mirror nodePort needs --host-ip');
+    if (hostIp === undefined || isIP(hostIp) === 0)
+      throw new UsageError('--mirror nodePort needs --host-ip with the address of the node');
     return { kind: 'nodePort', service: service(), nodeAddress: hostIp };
   }
   try {
@@ -51,8 +53,22 @@ export function wantedMirror({ door, mirror, registryService, hostIp }: MirrorFl
   }
 }
 
+/** Whoever reaches the door may pull with the registry's credentials. */
+function doorAddress(text: string): Address {
+  const address = parseAddress(text);
+  if (!LOOPBACK.test(address.host) || address.port === 0)
+    throw new UsageError(
+      `--door takes an address that only this node reaches, such as 127.0.0.1:5700, not "${text}"`,
+    );
+  return address;
+}
+
+const LOOPBACK = /^(?:127(?:\.\d{1,3}){3}|::1|localhost)$/;
+
 export interface OpenMirror {
   readonly url: string;
+  /** Rejects when files have to name another address from now on. */
+  readonly moved: Promise<never>;
   close(): Promise<void>;
 }
 
@@ -73,10 +89,12 @@ export async function openMirror(options: {
       return await tryMirror(options);
     } catch (error) {
       const problem = describe(error);
+      // Files of a former run would send pulls to whoever holds that address now; but that it cannot be asked for
+      // at the moment is no sign of that.
+      if (!(error instanceof AddressUnknown))
+        await rollback(place).catch((cause: unknown) => place.log.error({ err: cause }, 'the files stay'));
       if (problem !== last) await refused(problem);
       last = problem;
-      // Files of a former run would send pulls to whoever holds that address now.
-      await rollback(place).catch((cause: unknown) => place.log.error({ err: cause }, 'the files stay'));
     }
     await setTimeout(RETRY_MS, undefined, { signal: stop }).catch(() => undefined);
   }
@@ -94,9 +112,23 @@ async function tryMirror({
   readonly metrics: Metrics;
   readonly log: Logger;
 }): Promise<OpenMirror> {
-  if (wanted.kind === 'url') return { url: wanted.url, close: nothingToClose };
-  if (wanted.kind !== 'door')
-    return { url: await serviceUrl(kubernetes, wanted.service, wanted), close: nothingToClose };
+  if (wanted.kind === 'url') return { url: wanted.url, moved: NEVER, close: nothingToClose };
+  if (wanted.kind !== 'door') {
+    const url = await serviceUrl(kubernetes, wanted.service, wanted);
+    const moved = Promise.withResolvers<never>();
+    moved.promise.catch(() => undefined);
+    const watch = watchServiceUrl({
+      kubernetes,
+      service: wanted.service,
+      by: wanted,
+      log,
+      changed(now) {
+        if (now !== url)
+          moved.reject(new Error(`files name ${url}, and now it is ${now}; the agent starts again`));
+      },
+    });
+    return { url, moved: moved.promise, close: async () => watch.close() };
+  }
   const door = await Door.open({ address: wanted.address, log, metrics });
   const replicas = watchReplicas({
     kubernetes,
@@ -106,12 +138,15 @@ async function tryMirror({
   });
   return {
     url: door.url,
+    moved: NEVER,
     async close() {
-      await replicas.close();
+      replicas.close();
       await door.close();
     },
   };
 }
+
+const NEVER = new Promise<never>(() => undefined);
 
 function nothingToClose(): Promise<void> {
   return Promise.resolve();

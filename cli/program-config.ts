@@ -9,6 +9,7 @@ import type { ConfigVersion } from '../config/version.ts';
 import { ConfigFile, readConfigFile } from '../config/watch.ts';
 import type { Kubernetes, ObjectName } from '../kubernetes/client.ts';
 import { makeDirectory, replaceFile } from '../process/durable-file.ts';
+import { Latest } from '../process/latest.ts';
 import { describe, UsageError } from '../process/lifecycle.ts';
 
 interface Options {
@@ -39,11 +40,17 @@ export class ProgramConfig {
   /** For people: where it is. */
   readonly #origin: string;
   readonly #listeners = new Set<(config: Config) => void>();
+  /** Two writes at once would leave either text. */
+  readonly #kept: Latest<ConfigVersion>;
   #source: ConfigSource | undefined;
 
   private constructor(options: Options, origin: string) {
     this.#options = options;
     this.#origin = origin;
+    this.#kept = new Latest({
+      act: (version) => this.#keep(version),
+      failed: (error) => options.log.warn({ err: error }, 'the last good configuration was not kept'),
+    });
     const isValid = (): boolean => this.#source !== undefined && this.#source.refusal === undefined;
     options.metrics.registerMetric(
       new Gauge({
@@ -62,7 +69,7 @@ export class ProgramConfig {
     const version = await readAtStart(options);
     const config = new ProgramConfig(options, options.file);
     config.#source = ConfigFile.watch(options.file, version, config.#events());
-    await config.#keep(version);
+    config.#kept.put(version);
     return config;
   }
 
@@ -87,7 +94,7 @@ export class ProgramConfig {
     config.#source = source;
     config.#say(source.version);
     events?.changed(source.version);
-    await config.#keep(source.version);
+    config.#kept.put(source.version);
     return config;
   }
 
@@ -116,13 +123,14 @@ export class ProgramConfig {
 
   async close(): Promise<void> {
     await this.#source?.close();
+    await this.#kept.close();
   }
 
   #events(others?: ConfigEvents): ConfigEvents {
     return {
       changed: (version) => {
         this.#say(version);
-        void this.#keep(version);
+        this.#kept.put(version);
         for (const listener of this.#listeners) listener(version.config);
         others?.changed(version);
       },
@@ -142,14 +150,10 @@ export class ProgramConfig {
   }
 
   async #keep(version: ConfigVersion): Promise<void> {
-    const { lastGood, log } = this.#options;
+    const { lastGood } = this.#options;
     if (lastGood === undefined) return;
-    try {
-      await makeDirectory(dirname(lastGood));
-      await replaceFile(lastGood, version.text);
-    } catch (error) {
-      log.warn({ err: error }, 'the last good configuration was not kept');
-    }
+    await makeDirectory(dirname(lastGood));
+    await replaceFile(lastGood, version.text);
   }
 }
 

@@ -2,7 +2,8 @@ import type { Logger } from 'pino';
 import type { ConfigEvents } from '../config/intake.ts';
 import { connectKubernetes, type Kubernetes, type ObjectName } from '../kubernetes/client.ts';
 import { keepLastGood, readLastGood } from '../kubernetes/last-good.ts';
-import { reportEvent } from '../kubernetes/report-event.ts';
+import { type EventReport, reportEvent } from '../kubernetes/report-event.ts';
+import { Latest } from '../process/latest.ts';
 import { describe } from '../process/lifecycle.ts';
 import type { Registry as Metrics } from '../process/metrics.ts';
 import { parseAddress } from '../process/server.ts';
@@ -25,12 +26,14 @@ interface Options {
 export async function watchConfigMap(options: Options): Promise<ProgramConfig | undefined> {
   const { listen, metrics, log, stop } = options;
   const place = parseObjectName(options.configMap, '--config-map');
+  const address = parseAddress(listen);
   const kubernetes = connectKubernetes(PRODUCT);
   // A Pod that waits for its configuration is alive and not ready.
   const waiting = await serveStatus(
     { metrics, readiness: () => ({ ready: false, detail: ['waiting for a configuration'] }) },
-    parseAddress(listen),
+    address,
     log,
+    'the registry waits for its configuration',
   );
   try {
     return await ProgramConfig.watch({
@@ -50,20 +53,33 @@ export async function watchConfigMap(options: Options): Promise<ProgramConfig | 
   }
 }
 
+/** However often a configuration is edited, there are no more Events of it than one in so many milliseconds. */
+const EVENT_REST_MS = 10_000;
+
 /** Keeps what came into force for whoever starts amid a bad edit, and says under the ConfigMap what was refused. */
 function tellCluster(kubernetes: Kubernetes, configMap: ObjectName, log: Logger): ConfigEvents {
   let isRefused = false;
+  const reports = new Latest<EventReport>({
+    act: (report) => reportEvent(kubernetes, report, log),
+    failed: (error) => log.warn({ err: error }, 'an Event could not be made'),
+    restMs: EVENT_REST_MS,
+  });
   const report = (type: 'Normal' | 'Warning', reason: string, message: string): void =>
-    void reportEvent(
-      kubernetes,
-      { subject: { kind: 'ConfigMap', ...configMap }, type, reason, message, reporter: 'weir-registry' },
-      log,
-    );
+    reports.put({
+      subject: { kind: 'ConfigMap', ...configMap },
+      type,
+      reason,
+      message,
+      reporter: 'weir-registry',
+    });
+  const lastGood = new Latest<string>({
+    act: (text) => keepLastGood(kubernetes, configMap, text),
+    failed: (error) =>
+      log.warn({ err: error }, 'a replica that starts amid a bad edit would find no configuration'),
+  });
   return {
     changed({ text, hash }) {
-      keepLastGood(kubernetes, configMap, text).catch((error: unknown) =>
-        log.warn({ err: error }, 'a replica that starts amid a bad edit would find no configuration'),
-      );
+      lastGood.put(text);
       if (isRefused) report('Normal', 'ConfigAccepted', `configuration ${hash.slice(0, 12)} is in force`);
       isRefused = false;
     },

@@ -7,6 +7,7 @@ export async function serveStatus(
   source: StatusSource,
   address: Address,
   log: Logger,
+  said = 'the agent answers',
 ): Promise<RunningServer> {
   const server = await serve(
     (request, response) => {
@@ -15,6 +16,6 @@ export async function serveStatus(
     address,
     log,
   );
-  log.info({ url: urlOf(server.address) }, 'the agent answers');
+  log.info({ url: urlOf(server.address) }, said);
   return server;
 }

@@ -1,9 +1,14 @@
 import process from 'node:process';
 import { setTimeout } from 'node:timers/promises';
 import type { Logger } from 'pino';
-import { deleteDaemonSet, nodesWith, podsWith, selectorOf } from '../kubernetes/agents.ts';
-import { connectKubernetes } from '../kubernetes/client.ts';
-import { MIRROR_LABEL } from '../kubernetes/node-report.ts';
+import {
+  deleteDaemonSet,
+  type LabelledNode,
+  labelledNodes,
+  podsWith,
+  readAgents,
+} from '../kubernetes/agents.ts';
+import { connectKubernetes, type Kubernetes } from '../kubernetes/client.ts';
 import { parseObjectName } from './object-name.ts';
 import { PRODUCT } from './version.ts';
 
@@ -26,26 +31,74 @@ export async function runUninstall(
   const { log, stop } = options;
   const daemonSet = parseObjectName(options.daemonSet, '--daemon-set');
   const kubernetes = connectKubernetes(PRODUCT);
-  const selector = await selectorOf(kubernetes, daemonSet);
-  if (selector === undefined) {
-    process.stdout.write('there are no agents\n');
+  const deadline = performance.now() + options.timeout * 1000;
+  const mayWait = (): boolean => performance.now() < deadline && !stop.aborted;
+  /** An API server that is away for a moment is no reason to leave nodes as they are. */
+  const patiently = async <Result>(ask: () => Promise<Result>): Promise<Result> => {
+    for (;;) {
+      try {
+        return await ask();
+      } catch (error) {
+        if (!mayWait()) throw error;
+        log.warn({ err: error }, 'trying again');
+        await setTimeout(POLL_MS, undefined, { signal: stop }).catch(() => undefined);
+      }
+    }
+  };
+
+  const agents = await patiently(() => readAgents(kubernetes, daemonSet));
+  if (agents === undefined) {
+    process.stdout.write(['there are no agents\n', ...(await left(kubernetes)).map(lineFor)].join(''));
     return;
   }
-  const { namespace } = daemonSet;
-  const nodes = new Set((await podsWith(kubernetes, namespace, selector)).map(({ node }) => node));
+  const placed = async (): Promise<Set<string>> => {
+    const pods = await podsWith(kubernetes, daemonSet.namespace, agents.selector);
+    return new Set(pods.map(({ node }) => node).filter((node) => node !== ''));
+  };
+  const nodes = await patiently(placed);
   log.info({ nodes: nodes.size }, 'the agents are told to restore their nodes');
-  await deleteDaemonSet(kubernetes, daemonSet);
-  const deadline = performance.now() + options.timeout * 1000;
+  await patiently(() => deleteDaemonSet(kubernetes, daemonSet));
   for (;;) {
-    const left = new Set((await podsWith(kubernetes, namespace, selector)).map(({ node }) => node));
-    const labelled = (await nodesWith(kubernetes, MIRROR_LABEL)).filter((node) => nodes.has(node));
-    if (left.size === 0 && labelled.length === 0) break;
-    if (left.size === 0 || performance.now() > deadline)
-      throw new Error(
-        `not restored: ${[...new Set([...left, ...labelled])].join(', ')}. ` +
-          'Pulls there go to the upstreams; run "weir rollback" on these nodes, or remove the files that begin with "# weir".',
-      );
-    await setTimeout(POLL_MS, undefined, { signal: stop });
+    const running = await patiently(placed);
+    const labelled = (await patiently(() => labelledNodes(kubernetes))).filter(({ name }) => nodes.has(name));
+    if (running.size === 0 && labelled.length === 0) break;
+    if (running.size === 0 || !mayWait()) throw notRestored(running, labelled);
+    await setTimeout(POLL_MS, undefined, { signal: stop }).catch(() => undefined);
   }
-  process.stdout.write(`${nodes.size} nodes are as they were before weir\n`);
+  process.stdout.write(
+    nodes.size === 1
+      ? '1 node is as it was before weir\n'
+      : `${nodes.size} nodes are as they were before weir\n`,
+  );
+}
+
+/** What nobody will restore any more is told, and is no reason to keep the rest of a release. */
+async function left(kubernetes: Kubernetes): Promise<readonly LabelledNode[]> {
+  return labelledNodes(kubernetes).catch(() => []);
+}
+
+function lineFor(node: LabelledNode): string {
+  return `${nameOf(node)} still has weir's label: look for files that begin with "# weir", or run "weir rollback" there\n`;
+}
+
+function notRestored(running: ReadonlySet<string>, labelled: readonly LabelledNode[]): Error {
+  const known = new Map(labelled.map((node) => [node.name, nameOf(node)]));
+  const names = [...new Set([...running, ...known.keys()])].map((name) => known.get(name) ?? name);
+  const remedies = [
+    ...(running.size === 0
+      ? []
+      : [
+          'An agent that still runs restores its node once it can: uninstall again then, or without hooks to give the node up.',
+        ]),
+    ...([...known.keys()].every((name) => running.has(name)) ? [] : [BY_HAND]),
+  ];
+  return new Error(`not restored: ${names.join(', ')}. ${remedies.join(' ')}`);
+}
+
+const BY_HAND =
+  'On a node without an agent, run "weir rollback", or remove the files that begin with "# weir"; then uninstall again.';
+
+function nameOf({ name, reason, isReady }: LabelledNode): string {
+  const why = [...(isReady ? [] : ['it is not ready']), ...(reason === undefined ? [] : [reason])];
+  return why.length === 0 ? name : `${name} (${why.join('; ')})`;
 }

@@ -1,33 +1,44 @@
+import type { V1LabelSelector } from '@kubernetes/client-node';
 import { apiProblem, type Kubernetes, type ObjectName, statusOf } from './client.ts';
+import { MIRROR_LABEL, REASON_ANNOTATION } from './node-report.ts';
 
 /** One agent's Pod. */
 export interface AgentPod {
   readonly name: string;
+  /** Empty when it was not put on a node yet. */
   readonly node: string;
   /** Of the node, on whose network the agent is. */
   readonly hostIp: string;
   readonly ready: boolean;
 }
 
-/** The Pods of the agents' DaemonSet; `undefined` when there is no such DaemonSet. @throws Error of the API. */
-export async function agentPods(
-  kubernetes: Kubernetes,
-  daemonSet: ObjectName,
-): Promise<readonly AgentPod[] | undefined> {
-  const selector = await selectorOf(kubernetes, daemonSet);
-  return selector === undefined ? undefined : podsWith(kubernetes, daemonSet.namespace, selector);
+/** The agents' DaemonSet. */
+export interface Agents {
+  readonly uid: string;
+  /** What selects its Pods. */
+  readonly selector: string;
 }
 
-/** The label selector of a DaemonSet's Pods; `undefined` when there is no such DaemonSet. @throws Error of the API. */
-export async function selectorOf({ apps }: Kubernetes, daemonSet: ObjectName): Promise<string | undefined> {
+/** `undefined` when there is no such DaemonSet. @throws Error of the API. */
+export async function readAgents({ apps }: Kubernetes, daemonSet: ObjectName): Promise<Agents | undefined> {
   try {
-    const { spec } = await apps.readNamespacedDaemonSet(daemonSet);
-    const labels = Object.entries(spec?.selector.matchLabels ?? {});
-    return labels.map(([key, value]) => `${key}=${value}`).join(',');
+    const { metadata, spec } = await apps.readNamespacedDaemonSet(daemonSet);
+    return { uid: metadata?.uid ?? '', selector: selectorText(spec?.selector ?? {}) };
   } catch (error) {
     if (statusOf(error) === 404) return undefined;
     throw apiProblem(`read DaemonSet ${daemonSet.namespace}/${daemonSet.name}`, error);
   }
+}
+
+/** A selector as a query has it (kubernetes.io/docs/concepts/overview/working-with-objects/labels). */
+export function selectorText({ matchLabels = {}, matchExpressions = [] }: V1LabelSelector): string {
+  const labels = Object.entries(matchLabels).map(([key, value]) => `${key}=${value}`);
+  const expressions = matchExpressions.map(({ key, operator, values = [] }) => {
+    if (operator === 'Exists') return key;
+    if (operator === 'DoesNotExist') return `!${key}`;
+    return `${key} ${operator === 'In' ? 'in' : 'notin'} (${values.join(',')})`;
+  });
+  return [...labels, ...expressions].join(',');
 }
 
 /** @throws Error of the API. */
@@ -43,7 +54,7 @@ export async function podsWith(
     name: metadata?.name ?? '',
     node: spec?.nodeName ?? '',
     hostIp: status?.hostIP ?? '',
-    ready: status?.conditions?.some(({ type, status: is }) => type === 'Ready' && is === 'True') ?? false,
+    ready: isTrue(status?.conditions, 'Ready'),
   }));
 }
 
@@ -57,10 +68,33 @@ export async function deleteDaemonSet({ apps }: Kubernetes, daemonSet: ObjectNam
   }
 }
 
-/** The names of the nodes that have this label. @throws Error of the API. */
-export async function nodesWith({ core }: Kubernetes, labelSelector: string): Promise<readonly string[]> {
-  const { items } = await core.listNode({ labelSelector }).catch((error: unknown) => {
+/** A node that weir has labelled. */
+export interface LabelledNode {
+  readonly name: string;
+  /** Why weir is not in order there, as the node itself says. */
+  readonly reason?: string;
+  /** Whether its kubelet still reports. */
+  readonly isReady: boolean;
+}
+
+/** The nodes that have weir's label. @throws Error of the API. */
+export async function labelledNodes({ core }: Kubernetes): Promise<readonly LabelledNode[]> {
+  const { items } = await core.listNode({ labelSelector: MIRROR_LABEL }).catch((error: unknown) => {
     throw apiProblem('list the nodes', error);
   });
-  return items.map(({ metadata }) => metadata?.name ?? '');
+  return items.map(({ metadata, status }) => {
+    const reason = metadata?.annotations?.[REASON_ANNOTATION];
+    return {
+      name: metadata?.name ?? '',
+      isReady: isTrue(status?.conditions, 'Ready'),
+      ...(reason === undefined ? {} : { reason }),
+    };
+  });
+}
+
+function isTrue(
+  conditions: readonly { readonly type: string; readonly status: string }[] = [],
+  wanted: string,
+): boolean {
+  return conditions.some(({ type, status }) => type === wanted && status === 'True');
 }

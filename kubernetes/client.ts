@@ -13,6 +13,11 @@ import {
 
 /** An answer to a single request; what a watch waits for is another matter. */
 const ANSWER_MS = 10_000;
+/** A watch without a byte for so long is dead: twice the time between two of the API server's bookmarks. */
+const QUIET_MS = 120_000;
+
+/** As the client calls the cluster that it makes up when it knows of none. */
+const NO_CONTEXT = 'loaded-context';
 
 /** The parts of the Kubernetes API that weir speaks to. */
 export interface Kubernetes {
@@ -33,11 +38,12 @@ export interface ObjectName {
  *
  * @throws Error when there is none.
  */
-export function connectKubernetes(product: string): Kubernetes {
+export function connectKubernetes(product: string, quietMs = QUIET_MS): Kubernetes {
   const kubeConfig = new KubeConfig();
   kubeConfig.loadFromDefault();
   const cluster = kubeConfig.getCurrentCluster();
-  if (cluster === null)
+  // What it takes without any is a port of this machine.
+  if (cluster === null || kubeConfig.getCurrentContext() === NO_CONTEXT)
     throw new Error('no cluster is known: run in a Pod with a service account, or set KUBECONFIG');
   const configuration = createConfiguration({
     baseServer: new ServerConfiguration(cluster.server, {}),
@@ -53,11 +59,14 @@ export function connectKubernetes(product: string): Kubernetes {
       },
     ],
   });
+  const watch = new Watch(kubeConfig);
+  // Its own 30 s would have every watch of every node opened anew twice a minute.
+  Object.assign(watch, { requestTimeoutMs: quietMs });
   return {
     core: new CoreV1Api(configuration),
     apps: new AppsV1Api(configuration),
     discovery: new DiscoveryV1Api(configuration),
-    watch: new Watch(kubeConfig),
+    watch,
   };
 }
 

@@ -1,8 +1,11 @@
+import { setTimeout as pause } from 'node:timers/promises';
+import type { V1ConfigMap } from '@kubernetes/client-node';
 import type { Logger } from 'pino';
 import { type ConfigEvents, ConfigIntake, type ConfigSource } from '../config/intake.ts';
 import { type ConfigVersion, readVersion } from '../config/version.ts';
 import type { Kubernetes, ObjectName } from './client.ts';
-import { ConfigMapWatch, type ConfigText } from './config-map.ts';
+import { type ConfigText, watchConfigText } from './config-map.ts';
+import type { ObjectWatch } from './object-watch.ts';
 
 export interface ConfigMapSourceOptions {
   readonly kubernetes: Kubernetes;
@@ -15,7 +18,7 @@ export interface ConfigMapSourceOptions {
   readonly stop: AbortSignal;
 }
 
-/** So long the API server may take at the start before a last good configuration is looked for. */
+/** So long the API server may take at the start before a last good configuration is looked for, again and again. */
 const PATIENCE_MS = 5_000;
 
 /**
@@ -41,16 +44,22 @@ export async function openConfigMap(options: ConfigMapSourceOptions): Promise<Co
       void fallBack();
     },
   });
+  const over = new AbortController();
+  let isFallingBack = false;
   const fallBack = async (): Promise<void> => {
-    if (source !== undefined || intake.version !== undefined) return;
-    const known = await options.lastGood().catch((error: unknown) => {
-      log.warn({ err: error }, 'the last good configuration cannot be read');
-      return undefined;
-    });
-    if (known === undefined) log.error('no configuration is known yet; waiting for one');
-    else first.resolve(known);
+    if (isFallingBack) return;
+    isFallingBack = true;
+    for (let isTold = false; !over.signal.aborted && intake.version === undefined; isTold = true) {
+      const known = await options.lastGood().catch((error: unknown) => {
+        if (!isTold) log.warn({ err: error }, 'the last good configuration cannot be read');
+        return undefined;
+      });
+      if (known !== undefined) first.resolve(known);
+      else if (!isTold) log.error('no configuration is known yet; waiting for one');
+      await pause(PATIENCE_MS, undefined, { signal: over.signal }).catch(() => undefined);
+    }
   };
-  const watch = new ConfigMapWatch({ kubernetes, configMap, log, changed: (text) => takeIn(intake, text) });
+  const watch = watchConfigText({ kubernetes, configMap, log, changed: (text) => takeIn(intake, text) });
   const impatience = setTimeout(() => void fallBack(), PATIENCE_MS);
   const onStop = (): void => first.reject(stop.reason);
   stop.addEventListener('abort', onStop, { once: true });
@@ -60,9 +69,10 @@ export async function openConfigMap(options: ConfigMapSourceOptions): Promise<Co
     source = new MapSource(intake.version ?? version, intake, watch);
     return source;
   } catch (error) {
-    await watch.close();
+    watch.close();
     throw error;
   } finally {
+    over.abort();
     clearTimeout(impatience);
     stop.removeEventListener('abort', onStop);
   }
@@ -71,9 +81,9 @@ export async function openConfigMap(options: ConfigMapSourceOptions): Promise<Co
 class MapSource implements ConfigSource {
   version: ConfigVersion;
   readonly #intake: ConfigIntake;
-  readonly #watch: ConfigMapWatch;
+  readonly #watch: ObjectWatch<V1ConfigMap>;
 
-  constructor(version: ConfigVersion, intake: ConfigIntake, watch: ConfigMapWatch) {
+  constructor(version: ConfigVersion, intake: ConfigIntake, watch: ObjectWatch<V1ConfigMap>) {
     this.version = version;
     this.#intake = intake;
     this.#watch = watch;
@@ -84,7 +94,8 @@ class MapSource implements ConfigSource {
   }
 
   close(): Promise<void> {
-    return this.#watch.close();
+    this.#watch.close();
+    return Promise.resolve();
   }
 }
 

@@ -11,48 +11,25 @@ export type ConfigText =
   | { readonly kind: 'text'; readonly text: string; readonly origin: string }
   | { readonly kind: 'missing'; readonly reason: string };
 
-/** The text of the configuration in a ConfigMap, and every text after it. */
-export class ConfigMapWatch {
-  readonly #watch: ObjectWatch<V1ConfigMap>;
-  #text: ConfigText | undefined;
-
-  constructor(options: {
-    readonly kubernetes: Kubernetes;
-    readonly configMap: ObjectName;
-    readonly changed: (text: ConfigText) => void;
-    readonly log: Logger;
-  }) {
-    const { kubernetes, configMap, log } = options;
-    const { namespace, name } = configMap;
-    const fieldSelector = `metadata.name=${name}`;
-    this.#watch = new ObjectWatch<V1ConfigMap>({
-      kubernetes,
-      what: `ConfigMap ${namespace}/${name}`,
-      path: `/api/v1/namespaces/${namespace}/configmaps`,
-      list: () => kubernetes.core.listNamespacedConfigMap({ namespace, fieldSelector }),
-      fieldSelector,
-      changed: ([found]) => {
-        this.#text = textIn(found, configMap);
-        options.changed(this.#text);
-      },
-      log,
-    });
-  }
-
-  /** What is there; waits for the API server's first answer. */
-  async first(): Promise<ConfigText> {
-    await this.#watch.known;
-    if (this.#text === undefined) throw new Error('the watch says nothing of what it found');
-    return this.#text;
-  }
-
-  get problem(): Error | undefined {
-    return this.#watch.problem;
-  }
-
-  close(): Promise<void> {
-    return this.#watch.close();
-  }
+/** Tells of the text of the configuration in a ConfigMap, and of every text after it. */
+export function watchConfigText(options: {
+  readonly kubernetes: Kubernetes;
+  readonly configMap: ObjectName;
+  readonly changed: (text: ConfigText) => void;
+  readonly log: Logger;
+}): ObjectWatch<V1ConfigMap> {
+  const { kubernetes, configMap, log } = options;
+  const { namespace, name } = configMap;
+  const fieldSelector = `metadata.name=${name}`;
+  return new ObjectWatch<V1ConfigMap>({
+    kubernetes,
+    what: `ConfigMap ${namespace}/${name}`,
+    path: `/api/v1/namespaces/${namespace}/configmaps`,
+    list: () => kubernetes.core.listNamespacedConfigMap({ namespace, fieldSelector }),
+    fieldSelector,
+    changed: ([found]) => options.changed(textIn(found, configMap)),
+    log,
+  });
 }
 
 /** The one key that a ConfigMap has will do, whatever its name. */
@@ -63,7 +40,9 @@ export function textIn(found: V1ConfigMap | undefined, { namespace, name }: Obje
   const keys = Object.keys(data);
   const key = keys.length === 1 ? keys[0] : CONFIG_KEY;
   const text = key === undefined ? undefined : data[key];
-  return text === undefined || key === undefined
-    ? { kind: 'missing', reason: `${place} has no key ${CONFIG_KEY}` }
-    : { kind: 'text', text, origin: `${place}, ${key}` };
+  if (text !== undefined && key !== undefined) return { kind: 'text', text, origin: `${place}, ${key}` };
+  // The API puts there what is not UTF-8.
+  const why =
+    found.binaryData?.[CONFIG_KEY] === undefined ? '' : ' in data: the one in binaryData is no text';
+  return { kind: 'missing', reason: `${place} has no key ${CONFIG_KEY}${why}` };
 }

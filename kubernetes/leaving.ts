@@ -13,6 +13,8 @@ export class Leaving {
   readonly #daemonSet: ObjectName;
   readonly #log: Logger;
   readonly #watch: ObjectWatch<V1DaemonSet>;
+  readonly #already = new AbortController();
+  #isKnown = false;
   #wasThere = false;
   #isLeaving = false;
 
@@ -29,11 +31,21 @@ export class Leaving {
       list: () => kubernetes.apps.listNamespacedDaemonSet({ namespace, fieldSelector }),
       fieldSelector,
       changed: ([found]) => {
+        if (!this.#isKnown && (found === undefined || isBeingDeleted(found))) this.#already.abort();
+        this.#isKnown = true;
         this.#isLeaving = found === undefined ? this.#wasThere : isBeingDeleted(found);
         this.#wasThere ||= found !== undefined;
       },
       log,
     });
+  }
+
+  /**
+   * Aborts when the agents were leaving before this one knew of it. Process 1 of a container never gets a signal
+   * that it has no handler for yet: whoever is told to stop while it starts would not stop, and be killed.
+   */
+  get already(): AbortSignal {
+    return this.#already.signal;
   }
 
   /**
@@ -44,14 +56,16 @@ export class Leaving {
     if (this.#isLeaving) return true;
     const { namespace } = this.#daemonSet;
     const { core, apps } = this.#kubernetes;
-    return (
-      (await this.#isGone('DaemonSet', () => apps.readNamespacedDaemonSet(this.#daemonSet))) ||
-      (await this.#isGone('Namespace', () => core.readNamespace({ name: namespace })))
-    );
+    // Side by side: an API server that hangs may cost the time of one answer, of which there is little now.
+    const gone = await Promise.all([
+      this.#isGone('DaemonSet', () => apps.readNamespacedDaemonSet(this.#daemonSet)),
+      this.#isGone('Namespace', () => core.readNamespace({ name: namespace })),
+    ]);
+    return this.#isLeaving || gone.includes(true);
   }
 
-  close(): Promise<void> {
-    return this.#watch.close();
+  close(): void {
+    this.#watch.close();
   }
 
   async #isGone(kind: string, read: () => Promise<Deletable>): Promise<boolean> {

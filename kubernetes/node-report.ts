@@ -1,6 +1,8 @@
+import { setTimeout as pause } from 'node:timers/promises';
 import { PatchStrategy, setHeaderOptions } from '@kubernetes/client-node';
 import type { Logger } from 'pino';
 import { parseJson } from '../oci/json.ts';
+import { Latest } from '../process/latest.ts';
 import { apiProblem, type Kubernetes } from './client.ts';
 
 /** `kubectl get nodes -L weir.dev/mirror` */
@@ -25,61 +27,68 @@ export interface NodeReport {
 }
 
 const MAX_REASON = 1_000;
-const RETRY_MS = 5_000;
+/** Somebody may take the label away, or make the node anew; so it is written again although nothing changed. */
+const AGAIN_MS = 300_000;
+const LAST_ATTEMPTS = 3;
+const LAST_PAUSE_MS = 1_000;
 
 /** Writes what became of a node into its labels and annotations; the latest report wins, and is written until it is in. */
 export class NodeReporter {
   readonly #kubernetes: Kubernetes;
   readonly #node: string;
   readonly #log: Logger;
-  #wanted: string | undefined;
+  readonly #latest: Latest<string>;
+  readonly #againMs: number;
   #written: string | undefined;
-  #running: Promise<void> | undefined;
-  #timer: NodeJS.Timeout | undefined;
+  #writtenAt = 0;
 
-  constructor(kubernetes: Kubernetes, node: string, log: Logger) {
+  constructor(kubernetes: Kubernetes, node: string, log: Logger, againMs = AGAIN_MS) {
     this.#kubernetes = kubernetes;
     this.#node = node;
     this.#log = log;
+    this.#againMs = againMs;
+    this.#latest = new Latest({
+      act: (body) => this.#write(body),
+      failed: (error) => log.warn({ err: error }, 'the node is told of again later'),
+    });
   }
 
   report({ mirror, configHash, reason }: NodeReport): void {
-    this.#wanted = patch(mirror, configHash.slice(0, 12), reason?.slice(0, MAX_REASON) ?? null);
-    this.#write();
+    this.#latest.put(patch(mirror, configHash.slice(0, 12), shortened(reason)));
   }
 
-  /** Takes label and annotations away. @throws Error when the API server does not do so. */
-  async withdraw(): Promise<void> {
+  /**
+   * The last word about the node: without a reason, label and annotations are taken away; with one they say why
+   * weir could not leave it. Failing to say so is logged.
+   */
+  async conclude(reason?: string): Promise<void> {
     await this.close();
-    await this.#patch(patch(null, null, null));
+    const body =
+      reason === undefined ? patch(null, null, null) : patch('fallback', undefined, shortened(reason));
+    for (let attempt = 1; ; attempt++) {
+      try {
+        await this.#patch(body);
+        return;
+      } catch (error) {
+        this.#log.warn({ err: error }, 'the label of the node stays');
+        if (attempt === LAST_ATTEMPTS) return;
+      }
+      await pause(LAST_PAUSE_MS * attempt);
+    }
   }
 
   /** Stops writing. */
   async close(): Promise<void> {
-    this.#wanted = undefined;
-    clearTimeout(this.#timer);
-    await this.#running;
+    await this.#latest.close();
   }
 
-  #write(): void {
-    this.#running ??= this.#writeWanted().finally(() => {
-      this.#running = undefined;
-    });
-  }
-
-  async #writeWanted(): Promise<void> {
-    clearTimeout(this.#timer);
-    while (this.#wanted !== undefined && this.#wanted !== this.#written) {
-      const body = this.#wanted;
-      try {
-        await this.#patch(body);
-        this.#written = body;
-      } catch (error) {
-        this.#log.warn({ err: error }, 'the node is told of again later');
-        this.#timer = setTimeout(() => this.#write(), RETRY_MS * (0.5 + Math.random()));
-        return;
-      }
-    }
+  async #write(body: string): Promise<void> {
+    if (body === this.#written && performance.now() - this.#writtenAt < this.#againMs) return;
+    // What the node says after an attempt that failed is not known.
+    this.#written = undefined;
+    await this.#patch(body);
+    this.#written = body;
+    this.#writtenAt = performance.now();
   }
 
   async #patch(body: string): Promise<void> {
@@ -94,7 +103,12 @@ export class NodeReporter {
   }
 }
 
-function patch(mirror: NodeMirror | null, config: string | null, reason: string | null): string {
+function shortened(reason: string | undefined): string | null {
+  return reason?.slice(0, MAX_REASON) ?? null;
+}
+
+/** `null` takes away, `undefined` leaves as it is. */
+function patch(mirror: NodeMirror | null, config: string | null | undefined, reason: string | null): string {
   return JSON.stringify({
     metadata: {
       labels: { [MIRROR_LABEL]: mirror },

@@ -1,5 +1,5 @@
+import { setTimeout as pause } from 'node:timers/promises';
 import type { KubernetesListObject, KubernetesObject } from '@kubernetes/client-node';
-import { ListWatch } from '@kubernetes/client-node';
 import type { Logger } from 'pino';
 import { apiProblem, type Kubernetes } from './client.ts';
 
@@ -20,86 +20,111 @@ export interface ObjectWatchOptions<Raw extends KubernetesObject> {
 const FIRST_PAUSE_MS = 500;
 const LONGEST_PAUSE_MS = 30_000;
 /** A watch that stood for so long was a good one. */
-const SOUND_MS = 60_000;
+const SOUND_MS = 10_000;
 
 /**
- * Objects of one collection, listed once and watched from there on. When the API server is away, what was known
- * last stays, and the watch begins anew after a pause that grows and is not the same on two nodes.
+ * Objects of one collection: listed, watched from there on, and listed again whenever a watch has ended. So what is
+ * known is right again whatever became of the events between (a broken connection, a compacted history, an etcd that
+ * was restored from a backup). While the API server is away, what was known last stays; the pauses grow, and are not
+ * the same on two nodes.
  */
 export class ObjectWatch<Raw extends KubernetesObject> {
-  /** Settles when the objects are known for the first time. */
-  readonly known: Promise<void>;
   readonly #options: ObjectWatchOptions<Raw>;
-  readonly #isKnown = Promise.withResolvers<void>();
-  #watch: ListWatch<Raw> | undefined;
+  readonly #stop = new AbortController();
+  readonly #objects = new Map<string, Raw>();
   #pause = FIRST_PAUSE_MS;
-  #startedAt = 0;
-  #timer: NodeJS.Timeout | undefined;
   #isScheduled = false;
-  #problem: Error | undefined;
-  #isClosed = false;
+  #isAway = false;
 
   constructor(options: ObjectWatchOptions<Raw>) {
     this.#options = options;
-    this.known = this.#isKnown.promise;
-    this.#start();
+    void this.#run();
   }
 
-  /** Why what is known may be old; `undefined` while the watch stands. */
-  get problem(): Error | undefined {
-    return this.#problem;
+  /** Nothing is told from now on. */
+  close(): void {
+    this.#stop.abort();
   }
 
-  async close(): Promise<void> {
-    this.#isClosed = true;
-    clearTimeout(this.#timer);
-    await this.#watch?.stop();
+  /** Never rejects. */
+  async #run(): Promise<void> {
+    const { signal } = this.#stop;
+    while (!signal.aborted) {
+      try {
+        await this.#listAndWatch();
+      } catch (error) {
+        this.#tell(error);
+      }
+      await pause(this.#pause * (0.5 + Math.random()), undefined, { signal }).catch(() => undefined);
+      this.#pause = Math.min(this.#pause * 2, LONGEST_PAUSE_MS);
+    }
   }
 
-  #start(): void {
-    const { kubernetes, path, list, labelSelector, fieldSelector, what, log } = this.#options;
-    const listed = async (): Promise<KubernetesListObject<Raw>> => {
-      const answer = await list();
-      if (this.#problem !== undefined) log.info(`${what} is watched again`);
-      this.#problem = undefined;
-      // The watch takes the list in as soon as it has it, without a word when it is empty.
-      this.#publishSoon();
-      return answer;
+  /** Returns when the watch has ended as watches do. @throws Error of the API. */
+  async #listAndWatch(): Promise<void> {
+    const { kubernetes, path, list, labelSelector, fieldSelector } = this.#options;
+    const { items, metadata } = await list();
+    if (this.#stop.signal.aborted) return;
+    this.#objects.clear();
+    for (const object of items) this.#objects.set(keyOf(object), object);
+    this.#publishSoon();
+
+    const ended = Promise.withResolvers<unknown>();
+    let isOver = false;
+    const end = (error: unknown): void => {
+      isOver = true;
+      ended.resolve(error);
     };
-    const watch = new ListWatch<Raw>(path, kubernetes.watch, listed, false, labelSelector, fieldSelector);
-    this.#watch = watch;
-    this.#startedAt = performance.now();
-    watch.on('change', () => this.#publishSoon());
-    watch.on('error', (error: unknown) => this.#again(watch, error));
-    watch.start().catch((error: unknown) => this.#again(watch, error));
+    const query = { resourceVersion: metadata?.resourceVersion, labelSelector, fieldSelector, ...BOOKMARKS };
+    const onEvent = (type: string, object: Raw & { readonly message?: string }): void => {
+      if (type === 'ERROR') end(new Error(object.message ?? 'the API server ended the watch'));
+      else if (type !== 'BOOKMARK') this.#onChange(type, object);
+    };
+    const request = await kubernetes.watch.watch(path, query, onEvent, end);
+    const onStop = (): void => request.abort();
+    this.#stop.signal.addEventListener('abort', onStop);
+    if (this.#stop.signal.aborted) onStop();
+    if (!isOver) this.#tellAgain();
+    const since = performance.now();
+    const error = await ended.promise;
+    request.abort();
+    this.#stop.signal.removeEventListener('abort', onStop);
+    if (performance.now() - since > SOUND_MS) this.#pause = FIRST_PAUSE_MS;
+    if (error instanceof Error && error.name !== 'TimeoutError') throw error;
   }
 
+  #onChange(type: string, object: Raw): void {
+    if (type === 'DELETED') this.#objects.delete(keyOf(object));
+    else this.#objects.set(keyOf(object), object);
+    this.#publishSoon();
+  }
+
+  /** A burst of changes is told as one. */
   #publishSoon(): void {
     if (this.#isScheduled) return;
     this.#isScheduled = true;
     setImmediate(() => {
       this.#isScheduled = false;
-      if (this.#isClosed) return;
-      this.#options.changed(this.#watch?.list() ?? []);
-      this.#isKnown.resolve();
+      if (!this.#stop.signal.aborted) this.#options.changed([...this.#objects.values()]);
     });
   }
 
-  #again(watch: ListWatch<Raw>, error: unknown): void {
-    if (this.#isClosed || watch !== this.#watch || this.#timer !== undefined) return;
-    void watch.stop();
+  #tell(error: unknown): void {
+    if (this.#stop.signal.aborted || this.#isAway) return;
+    this.#isAway = true;
     const { what, log } = this.#options;
-    const problem = apiProblem(`watch ${what}`, error);
-    if (this.#problem === undefined) log.warn({ err: problem }, 'what was known last stays in force');
-    this.#problem = problem;
-    if (performance.now() - this.#startedAt > SOUND_MS) this.#pause = FIRST_PAUSE_MS;
-    this.#timer = setTimeout(
-      () => {
-        this.#timer = undefined;
-        this.#start();
-      },
-      this.#pause * (0.5 + Math.random()),
-    );
-    this.#pause = Math.min(this.#pause * 2, LONGEST_PAUSE_MS);
+    log.warn({ err: apiProblem(`watch ${what}`, error) }, 'what was known last stays in force');
   }
+
+  #tellAgain(): void {
+    if (this.#isAway) this.#options.log.info(`${this.#options.what} is watched again`);
+    this.#isAway = false;
+  }
+}
+
+/** The API server then sends something about every minute, so that a connection that is dead is told from a quiet one. */
+const BOOKMARKS = { allowWatchBookmarks: true };
+
+function keyOf({ metadata }: KubernetesObject): string {
+  return `${metadata?.namespace ?? ''}/${metadata?.name ?? ''}`;
 }

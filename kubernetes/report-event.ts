@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import { PatchStrategy, setHeaderOptions } from '@kubernetes/client-node';
 import type { Logger } from 'pino';
 import { apiProblem, type Kubernetes, type ObjectName, statusOf } from './client.ts';
 
@@ -21,10 +22,12 @@ export interface EventReport {
 const MAX_MESSAGE = 1_000;
 /** Events of nodes, which have no namespace, are looked for here. */
 const NODE_EVENTS_NAMESPACE = 'default';
+/** With a dot and the id behind it, the longest that a name may be. */
+const MAX_SUBJECT = 236;
 
 /**
  * Tells of something under `kubectl describe` and `kubectl get events`. Replicas that tell of the same thing within an
- * hour make one Event. Failing to tell is logged and is no error.
+ * hour make one Event, which has the time of the last. Failing to tell is logged and is no error.
  */
 export async function reportEvent({ core }: Kubernetes, report: EventReport, log: Logger): Promise<void> {
   const { subject, type, reason, reporter } = report;
@@ -33,11 +36,12 @@ export async function reportEvent({ core }: Kubernetes, report: EventReport, log
   const now = new Date();
   const hour = now.toISOString().slice(0, 13);
   const id = createHash('sha256').update(`${hour}\0${reason}\0${message}`).digest('hex').slice(0, 16);
+  const name = `${subject.name.slice(0, MAX_SUBJECT).replace(/[.-]+$/, '')}.${id}`;
   try {
     await core.createNamespacedEvent({
       namespace,
       body: {
-        metadata: { name: `${subject.name}.${id}`, namespace },
+        metadata: { name, namespace },
         involvedObject:
           subject.kind === 'Node'
             ? { kind: 'Node', name: subject.name, uid: subject.name, apiVersion: 'v1' }
@@ -53,6 +57,14 @@ export async function reportEvent({ core }: Kubernetes, report: EventReport, log
       },
     });
   } catch (error) {
-    if (statusOf(error) !== 409) log.warn({ err: apiProblem(`report ${reason}`, error) }, message);
+    const failed = (cause: unknown): void =>
+      log.warn({ err: apiProblem(`report ${reason}`, cause) }, message);
+    if (statusOf(error) !== 409) failed(error);
+    else
+      await core
+        .patchNamespacedEvent({ namespace, name, body: { lastTimestamp: now } }, MERGE_PATCH)
+        .catch(failed);
   }
 }
+
+const MERGE_PATCH = setHeaderOptions('Content-Type', PatchStrategy.MergePatch);

@@ -1,30 +1,74 @@
 import { isIPv6 } from 'node:net';
 import type { V1Service } from '@kubernetes/client-node';
-import { apiProblem, type Kubernetes, type ObjectName } from './client.ts';
+import type { Logger } from 'pino';
+import { apiProblem, type Kubernetes, type ObjectName, statusOf } from './client.ts';
+import { ObjectWatch } from './object-watch.ts';
+
+/** By its cluster IP, or by a port of the node itself. */
+export type ReachedBy =
+  | { readonly kind: 'service' }
+  | { readonly kind: 'nodePort'; readonly nodeAddress: string };
+
+/** The API server cannot say what the address is, which says nothing about the address. */
+export class AddressUnknown extends Error {
+  override readonly name = 'AddressUnknown';
+}
 
 /**
- * The URL under which a node reaches a Service: by its cluster IP, or by a port of the node itself.
+ * The URL under which a node reaches a Service.
  *
- * @throws Error when the Service cannot be read, or has no such address.
+ * @throws AddressUnknown when the Service cannot be read, Error when it is not there or has no such address.
  */
 export async function serviceUrl(
   kubernetes: Kubernetes,
   service: ObjectName,
-  by: { readonly kind: 'service' } | { readonly kind: 'nodePort'; readonly nodeAddress: string },
+  by: ReachedBy,
 ): Promise<string> {
-  const place = `Service ${service.namespace}/${service.name}`;
+  const place = placeOf(service);
   const found = await kubernetes.core.readNamespacedService(service).catch((error: unknown) => {
-    throw apiProblem(`read ${place}`, error);
+    const problem = apiProblem(`read ${place}`, error);
+    throw statusOf(error) === 404 ? problem : new AddressUnknown(problem.message, { cause: problem.cause });
   });
   return urlOfService(found, place, by);
 }
 
+/** Tells of the URL of a Service, or what became of it, whenever the Service changes. */
+export function watchServiceUrl(options: {
+  readonly kubernetes: Kubernetes;
+  readonly service: ObjectName;
+  readonly by: ReachedBy;
+  readonly changed: (url: string) => void;
+  readonly log: Logger;
+}): ObjectWatch<V1Service> {
+  const { kubernetes, service, by, log } = options;
+  const { namespace, name } = service;
+  const fieldSelector = `metadata.name=${name}`;
+  const place = placeOf(service);
+  return new ObjectWatch<V1Service>({
+    kubernetes,
+    what: place,
+    path: `/api/v1/namespaces/${namespace}/services`,
+    list: () => kubernetes.core.listNamespacedService({ namespace, fieldSelector }),
+    fieldSelector,
+    changed: ([found]) => options.changed(found === undefined ? 'gone' : urlOrProblem(found, place, by)),
+    log,
+  });
+}
+
+function placeOf({ namespace, name }: ObjectName): string {
+  return `Service ${namespace}/${name}`;
+}
+
+function urlOrProblem(service: V1Service, place: string, by: ReachedBy): string {
+  try {
+    return urlOfService(service, place, by);
+  } catch (error) {
+    return error instanceof Error ? error.message : String(error);
+  }
+}
+
 /** @throws Error when the Service has no such address. */
-export function urlOfService(
-  { spec }: V1Service,
-  place: string,
-  by: { readonly kind: 'service' } | { readonly kind: 'nodePort'; readonly nodeAddress: string },
-): string {
+export function urlOfService({ spec }: V1Service, place: string, by: ReachedBy): string {
   const port = spec?.ports?.[0];
   if (by.kind === 'nodePort') {
     if (port?.nodePort === undefined) throw new Error(`${place} has no node port; set nodePort.enabled`);

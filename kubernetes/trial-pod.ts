@@ -16,14 +16,21 @@ export interface TrialPod {
 /** @throws Error of the API. */
 export async function createTrialPod(
   { core }: Kubernetes,
-  options: { readonly namespace: string; readonly node: string; readonly image: string },
+  options: {
+    readonly namespace: string;
+    readonly node: string;
+    readonly image: string;
+    /** With which it goes at the latest, should nobody delete it. */
+    readonly owner: { readonly name: string; readonly uid: string };
+  },
 ): Promise<TrialPod> {
-  const { namespace, node, image } = options;
+  const { namespace, node, image, owner } = options;
   const body: V1Pod = {
     metadata: {
       generateName: 'weir-verify-',
       namespace,
       labels: { 'app.kubernetes.io/name': 'weir-verify' },
+      ownerReferences: [{ apiVersion: 'apps/v1', kind: 'DaemonSet', ...owner }],
     },
     spec: {
       // Past the scheduler, so that a full or cordoned node is tried as well.
@@ -60,13 +67,26 @@ export async function pulledBy({ core }: Kubernetes, pod: TrialPod): Promise<Pul
   }
 }
 
-/** A container that has an image ID had its image pulled, whatever became of it afterwards. */
+/** What kubelet says of a container whose image it could not get (k8s.io/kubernetes, pkg/kubelet/images/types.go). */
+const NOT_PULLED = new Set([
+  'ErrImagePull',
+  'ImagePullBackOff',
+  'InvalidImageName',
+  'RegistryUnavailable',
+  'SignatureValidationFailed',
+  'ImageInspectError',
+]);
+/** Before it has tried. */
+const NOT_YET = new Set(['ContainerCreating', 'PodInitializing']);
+
+/** The image was pulled when the container has its ID, or could not be made or started: that comes after. */
 export function pulledOf({ status }: V1Pod): Pulled {
   const [container] = status?.containerStatuses ?? [];
   if (container !== undefined && container.imageID !== '') return { kind: 'pulled' };
   const waiting = container?.state?.waiting;
-  if (waiting?.reason === 'ErrImagePull' || waiting?.reason === 'ImagePullBackOff')
+  if (waiting?.reason !== undefined && NOT_PULLED.has(waiting.reason))
     return { kind: 'failed', reason: waiting.message ?? waiting.reason };
+  if (waiting?.reason !== undefined && !NOT_YET.has(waiting.reason)) return { kind: 'pulled' };
   if (status?.phase === 'Failed')
     return { kind: 'failed', reason: status.message ?? status.reason ?? 'the Pod failed' };
   return { kind: 'waiting' };

@@ -402,6 +402,19 @@ test('a port that is taken is named with the way out, and can be had once it is 
   assert.equal(door.url, `http://127.0.0.1:${port}`);
 });
 
+test('pulls beyond what fits into the memory of an agent are answered 503, and the others get their bytes', async (t) => {
+  const waiting: Socket[] = [];
+  const replica = await startReplica(t, (socket) => waiting.push(socket));
+  const { door, metrics } = await openDoor(t, replica);
+  const answers = Array.from({ length: 140 }, () => ask(door, BLOB));
+  await until(async () => (await outcomes(metrics)) === 'refused 12');
+  await until(() => waiting.length === 128);
+  for (const socket of waiting) socket.write(ok('hello'));
+  const statuses = (await Promise.all(answers)).map(({ status }) => status);
+  assert.equal(statuses.filter((status) => status === 200).length, 128);
+  assert.equal(statuses.filter((status) => status === 503).length, 12);
+});
+
 test('what is no pull is answered by the door itself', async (t) => {
   const replica = await startReplica(t, (socket) => socket.write(ok('hello')));
   const { door, metrics } = await openDoor(t, replica);

@@ -37,7 +37,7 @@ suite('weir', () => {
     standalone: ['--config', '--data', '--listen', '--certs-dir', '--state-dir', '--no-prefixes', '--ca-dir'],
     registry: ['--config', '--listen', '--store', '--no-prefixes', '--ca-dir'],
     agent: ['--config', '--certs-dir', '--mirror', '--state-dir', '--once', '--listen'],
-    rollback: ['--certs-dir', '--state-dir'],
+    rollback: ['--certs-dir', '--state-dir', '--host-root'],
     'config check': ['<file>'],
     'config routes': ['<file>'],
   };
@@ -291,7 +291,10 @@ suite('weir registry and standalone', () => {
     assert.equal((await get(first, '/v2/library/app/manifests/v1?ns=docker.io')).status, 200);
     await writeFile(config, 'upstreams: [');
     await first.logged(/the configuration is refused/);
-    assert.match((await get(first, '/readyz')).body, /the configuration is refused, the one before it stays in force: .*config\.yaml:1:13/);
+    assert.match(
+      (await get(first, '/readyz')).body,
+      /the configuration is refused, the one before it stays in force: .*config\.yaml:1:13/,
+    );
     assert.match((await get(first, '/metrics')).body, /^weir_config_valid 0$/m);
     assert.equal(await first.stop(), 0);
 

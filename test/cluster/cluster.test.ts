@@ -10,6 +10,7 @@ import { removeLeftCgroups } from './cgroups.ts';
 import type { Cluster } from './cluster.ts';
 import { workloadImage } from './image.ts';
 import { eventually } from './patience.ts';
+import { pod } from './pods.ts';
 import { startCluster } from './start-cluster.ts';
 
 const HOSTS_FILE = '/etc/containerd/certs.d/quay.io/hosts.toml';
@@ -187,15 +188,6 @@ suite('a cluster of two nodes', () => {
     return cluster.kubectl('exec', name, '--', '/workload', 'get', url);
   }
 });
-
-function pod(name: string, nodeName: string, image: string, more: object = {}): object {
-  return {
-    apiVersion: 'v1',
-    kind: 'Pod',
-    metadata: { name, labels: { app: name.replace(/-node\d$/, '') } },
-    spec: { nodeName, containers: [{ name: 'main', image }], terminationGracePeriodSeconds: 1, ...more },
-  };
-}
 
 /** Process ids of all descendants. */
 function processesBelow(pid: number): number[] {

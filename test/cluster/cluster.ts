@@ -8,6 +8,7 @@ import type { PodImage } from './image.ts';
 import { REGISTRIES, REGISTRY_PASSWORD, REGISTRY_USER, registryNamed } from './layout.ts';
 import { lastLines } from './logs.ts';
 import { CONTROL_PLANE_NETWORK } from './network.ts';
+import { eventually } from './patience.ts';
 import type { Sandbox } from './sandbox.ts';
 import { push, requestLog } from './upstream-files.ts';
 import { readUpstreamLog, type UpstreamRequest } from './upstream-log.ts';
@@ -24,8 +25,13 @@ export type Place = string;
 /** The place around the cluster, where its upstreams are. */
 export const OUTSIDE = 'outside';
 
+/** A node that is there, or may be added. */
+export interface PlannedNode extends ClusterNode {
+  /** Starts it on a network of its own. */
+  readonly boot: () => Promise<Sandbox>;
+}
+
 export class Cluster {
-  readonly nodes: readonly ClusterNode[];
   /** Where all its files are. */
   readonly directory: string;
   /** The certificate that every node trusts, of who signed the upstreams': PEM. */
@@ -34,7 +40,9 @@ export class Cluster {
   readonly s3: typeof S3 | undefined;
   /** Who may pull from the registries of corp.example. */
   readonly credentials = { username: REGISTRY_USER, password: REGISTRY_PASSWORD } as const;
-  readonly #places: ReadonlyMap<Place, Sandbox>;
+  readonly #planned: readonly PlannedNode[];
+  readonly #places: Map<Place, Sandbox>;
+  #nodes: readonly ClusterNode[];
   readonly #stop: () => Promise<void>;
   #stopped: Promise<void> | undefined;
   #manifests = 0;
@@ -42,18 +50,56 @@ export class Cluster {
   /** For `startCluster`. */
   constructor(parts: {
     directory: string;
-    nodes: readonly ClusterNode[];
+    nodes: readonly PlannedNode[];
     ca: string;
     s3: typeof S3 | undefined;
-    places: ReadonlyMap<Place, Sandbox>;
+    places: Map<Place, Sandbox>;
     stop: () => Promise<void>;
   }) {
     this.directory = parts.directory;
-    this.nodes = parts.nodes;
+    this.#planned = parts.nodes;
+    this.#nodes = parts.nodes.filter(({ name }) => parts.places.has(name));
     this.ca = parts.ca;
     this.s3 = parts.s3;
     this.#places = parts.places;
     this.#stop = parts.stop;
+  }
+
+  /** Those that belong to the cluster, be they on or off. */
+  get nodes(): readonly ClusterNode[] {
+    return this.#nodes;
+  }
+
+  /** Starts one of the `laterNodes`, and waits until it is ready. */
+  async addNode(): Promise<ClusterNode> {
+    const node = this.#planned[this.#nodes.length];
+    if (node === undefined) throw new Error('no node is left to be added: start with more laterNodes');
+    this.#nodes = [...this.#nodes, node];
+    await this.powerOn(node.name);
+    const ready = '{.status.conditions[?(@.type=="Ready")].status}';
+    await eventually(
+      `${node.name} is ready`,
+      async () => (await this.kubectl('get', 'node', node.name, `--output=jsonpath=${ready}`)) === 'True',
+    );
+    return node;
+  }
+
+  /** Ends a node at once, with all that runs on it. Its disk stays. */
+  async powerOff(node: Place): Promise<void> {
+    await this.#at(node).stop();
+    this.#places.delete(node);
+  }
+
+  /** Starts a node with the disk that it had, an empty `/run` and a new network; it is ready some seconds later. */
+  async powerOn(node: Place): Promise<void> {
+    const planned = this.#planned.find(({ name }) => name === node);
+    if (planned === undefined || this.#places.has(node)) throw new Error(`${node} is no node that is off`);
+    this.#places.set(node, await planned.boot());
+  }
+
+  async reboot(node: Place): Promise<void> {
+    await this.powerOff(node);
+    await this.powerOn(node);
   }
 
   /** Standard output of kubectl, as the cluster's administrator. */
@@ -111,6 +157,16 @@ export class Cluster {
   /** Ends what `cutUpstream` did, for all of them. */
   async restoreUpstream(): Promise<void> {
     await this.exec(OUTSIDE, 'iptables', '-F', 'INPUT');
+  }
+
+  /** Does something while every upstream refuses its connections. */
+  async whileCut(act: () => Promise<void>): Promise<void> {
+    await this.cutUpstream();
+    try {
+      await act();
+    } finally {
+      await this.restoreUpstream();
+    }
   }
 
   /**

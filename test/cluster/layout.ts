@@ -15,6 +15,11 @@ export const S3_PORT = 9000;
 /** The resolver that the nodes use: it knows the upstreams and nothing of the cluster. */
 export const PUBLIC_DNS = '198.51.100.53';
 
+/** The numbers of so many nodes. */
+export function numbersUpTo(count: number): number[] {
+  return Array.from({ length: count }, (_, index) => index + 1);
+}
+
 export function nodeName(number: number): string {
   return `node${number}`;
 }

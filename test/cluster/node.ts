@@ -28,6 +28,8 @@ export interface NodeOptions {
 export const SANDBOX_IMAGE = 'registry.k8s.io/pause:3.10.1';
 /** What the machine's programs trust, and the node's do. */
 export const CA_BUNDLE = '/etc/ssl/certs/ca-certificates.crt';
+/** Environment variables that containerd gets when it starts, as a shell reads them; a node has none at first. */
+export const CONTAINERD_ENVIRONMENT = '/etc/default/containerd';
 const socket = 'unix:///run/containerd/containerd.sock';
 const home = '/etc/kubernetes';
 
@@ -49,7 +51,12 @@ export async function node(options: NodeOptions): Promise<SandboxFiles> {
       ...options.files,
     },
     services: {
-      containerd: ['containerd'],
+      // As a unit of systemd reads its environment from a file, proxies for the most part.
+      containerd: [
+        'sh',
+        '-c',
+        `set -a; [ ! -e ${CONTAINERD_ENVIRONMENT} ] || . ${CONTAINERD_ENVIRONMENT}; exec containerd`,
+      ],
       kubelet: [
         'kubelet',
         `--config=${home}/kubelet.yaml`,

@@ -10,6 +10,7 @@ export async function eventually(
   effect: string,
   holds: () => boolean | Promise<boolean>,
   patienceMs = PATIENCE_MS,
+  intervalMs = INTERVAL_MS,
 ): Promise<void> {
   const deadline = Date.now() + patienceMs;
   for (;;) {
@@ -21,6 +22,6 @@ export async function eventually(
     }
     if (Date.now() > deadline)
       throw new Error(`waited ${patienceMs / 1000} s in vain: ${effect}`, { cause: problem });
-    await setTimeout(INTERVAL_MS);
+    await setTimeout(intervalMs);
   }
 }

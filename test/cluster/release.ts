@@ -1,13 +1,15 @@
 // weir as an operator has it: the chart, installed by Helm, with the image that the Dockerfile makes.
 
-import { writeFile } from 'node:fs/promises';
+import { existsSync } from 'node:fs';
+import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 import manifest from '../../package.json' with { type: 'json' };
 import { buildImage } from '../image/image.ts';
 import type { Cluster } from './cluster.ts';
+import { eventually } from './patience.ts';
 
-const CHART = join(import.meta.dirname, '..', '..', 'charts', 'weir');
+export const CHART = join(import.meta.dirname, '..', '..', 'charts', 'weir');
 const CA_FILE = 'test.pem';
 
 export const NAMESPACE = 'weir-system';
@@ -31,22 +33,28 @@ const lineSchema = z.object({
 /** The release `weir` in {@link NAMESPACE}. */
 export class Release {
   readonly #cluster: Cluster;
-  readonly #values: string;
+  /** The file of the values. */
+  readonly values: string;
 
   private constructor(cluster: Cluster, values: string) {
     this.#cluster = cluster;
-    this.#values = values;
+    this.values = values;
   }
 
-  /** Publishes the image, and writes values with these upstreams, whose certificates the registry trusts. */
-  static async prepare(cluster: Cluster, upstreams: readonly string[]): Promise<Release> {
+  /**
+   * Publishes the image, and writes values with these upstreams, whose certificates the registry trusts. Without
+   * any the chart's own are meant, and the values have nothing but what it takes to trust them.
+   */
+  static async prepare(cluster: Cluster, upstreams?: readonly string[]): Promise<Release> {
     await cluster.pushImage(`docker.io/library/weir:${manifest.version}`, await buildImage());
     const values = join(cluster.directory, 'values.json');
     const s3 = cluster.s3;
     await writeFile(
       values,
       JSON.stringify({
-        config: { upstreams: Object.fromEntries(upstreams.map((host) => [host, { ca: CA_FILE }])) },
+        ...(upstreams === undefined
+          ? { registry: { extraEnv: [{ name: 'NODE_EXTRA_CA_CERTS', value: `/etc/weir/ca/${CA_FILE}` }] } }
+          : { config: { upstreams: Object.fromEntries(upstreams.map((host) => [host, { ca: CA_FILE }])) } }),
         ca: { bundles: { [CA_FILE]: cluster.ca } },
         ...(s3 && {
           // The keys of the chart that weir replaces.
@@ -66,7 +74,7 @@ export class Release {
       CHART,
       '--create-namespace',
       '--values',
-      this.#values,
+      this.values,
       '--wait',
       ...more,
     );
@@ -125,6 +133,38 @@ export class Release {
     return this.#cluster.exec(node, 'sh', '-c', list);
   }
 
+  /** Why a node is not `configured`, as its annotation has it. */
+  reason(node: string): Promise<string> {
+    const reason = '{.metadata.annotations.weir\\.dev/mirror-reason}';
+    return this.#cluster.kubectl('get', 'node', node, `--output=jsonpath=${reason}`);
+  }
+
+  /** Waits until these nodes, or all of them, are `configured`. */
+  async configured(...nodes: readonly string[]): Promise<void> {
+    const wanted = nodes.length > 0 ? nodes : this.#cluster.nodes.map(({ name }) => name);
+    for (const name of wanted)
+      await eventually(`${name} is configured`, async () => (await this.label(name)) === 'configured');
+  }
+
+  /** What a node tells containerd of a registry host; empty when it has no file for it. */
+  async hostsFile(node: string, host: string): Promise<string> {
+    const file = this.#cluster.path(node, `${CERTS_DIR}/${host}/hosts.toml`);
+    return existsSync(file) ? readFile(file, 'utf8') : '';
+  }
+
+  /** The status of a node's door for the first request of a pull. @throws Error when nothing listens there. */
+  async doorAnswer(node: string): Promise<number> {
+    const script = `fetch('http://127.0.0.1:5700/v2/').then(({ status }) => console.log(status))`;
+    return Number(await this.#cluster.exec(node, 'node', '--eval', script));
+  }
+
+  /** The agent's Pod on a node. */
+  async agentPod(node: string): Promise<string> {
+    const selector = '--selector=app.kubernetes.io/component=agent';
+    const onNode = `--field-selector=spec.nodeName=${node}`;
+    return (await this.kubectl('get', 'pods', selector, onNode, '--output=name')).trim();
+  }
+
   async label(node: string): Promise<string> {
     return this.#cluster.kubectl(
       'get',
@@ -143,11 +183,6 @@ export class Release {
 /** A configuration with these upstreams. */
 export function configFor(upstreams: readonly string[], more = ''): string {
   return `${more}upstreams:\n${upstreams.map((host) => `  ${host}: { ca: ${CA_FILE} }\n`).join('')}`;
-}
-
-/** Where the upstreams see the nodes, as opposed to the registry's Pods. */
-export function isNode(cluster: Cluster, client: string): boolean {
-  return cluster.nodes.some(({ address }) => address === client);
 }
 
 /** Stops (`STOP`), continues (`CONT`) or kills the processes of the registry on every node. */

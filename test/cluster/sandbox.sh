@@ -5,7 +5,7 @@
 #   sandbox.sh outside DIRECTORY [USR]   around the whole cluster; USR is a tree to lay over /usr
 #   sandbox.sh machine DIRECTORY         one machine within it
 #
-# DIRECTORY/root       files that are laid over the machine's
+# DIRECTORY/root       files that are laid over the machine's when it starts for the first time
 # DIRECTORY/setup      a script to run before the services
 # DIRECTORY/services   a file for each program to run, and to run again when it ends: one argument a line
 # DIRECTORY/log        what they wrote
@@ -41,7 +41,9 @@ machine)
   mount --make-rshared /
   ;;
 esac
-cp -a "$directory/root/." /
+# Once: what was changed since stays over a reboot, as on a disk.
+[ -e "$directory/laid" ] || cp -a "$directory/root/." /
+: >"$directory/laid"
 [ ! -e "$directory/setup" ] || sh -eu "$directory/setup"
 
 serve() {

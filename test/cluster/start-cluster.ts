@@ -16,9 +16,9 @@ import { Cluster, OUTSIDE } from './cluster.ts';
 import { controlPlane, S3 } from './control-plane.ts';
 import { workloadImage } from './image.ts';
 import { makeAccounts } from './kubeconfig.ts';
-import { nodeAddress, nodeName } from './layout.ts';
+import { nodeAddress, nodeName, numbersUpTo } from './layout.ts';
 import { lastLines } from './logs.ts';
-import { CONTROL_PLANE_NETWORK, networkScript } from './network.ts';
+import { CONTROL_PLANE_NETWORK, networkScript, renewalScript } from './network.ts';
 import { CA_BUNDLE, node, type ProxyMode, SANDBOX_IMAGE } from './node.ts';
 import { layOut, Sandbox } from './sandbox.ts';
 import { makeUpstream, push, upstreamDirectory } from './upstream-files.ts';
@@ -26,6 +26,8 @@ import { makeUpstream, push, upstreamDirectory } from './upstream-files.ts';
 export interface ClusterOptions {
   /** How many; 2 if not told. */
   readonly nodes?: number;
+  /** How many may be added to them; none if not told. */
+  readonly laterNodes?: number;
   /** Files that a node has from its start, content by path, by the node's name. */
   readonly files?: Readonly<Record<string, Readonly<Record<string, string>>>>;
   /** How kube-proxy writes its rules; `nftables` if not told. */
@@ -92,18 +94,28 @@ export async function startCluster(options: ClusterOptions = {}): Promise<Cluste
   };
   try {
     const authority = await Authority.make(join(home.directory, 'authority'));
-    const machines = await layOutMachines(home, authority, tools, options);
-    outside = await Sandbox.outside(join(home.directory, OUTSIDE), tools.usr, environment(home, tools));
-    const places = new Map([[OUTSIDE, outside]]);
-    await Promise.all(
-      machines.map(async (name) => {
-        const machine = await outside?.machine(join(home.directory, name), name);
-        if (machine !== undefined) places.set(name, machine);
-      }),
-    );
+    await layOutMachines(home, authority, tools, options);
+    const around = await Sandbox.outside(join(home.directory, OUTSIDE), tools.usr, environment(home, tools));
+    outside = around;
+    const boot = (name: string): Promise<Sandbox> => around.machine(join(home.directory, name), name);
+    const { nodes = 2, laterNodes = 0 } = options;
+    const all = numbersUpTo(nodes + laterNodes);
+    const names = [CONTROL_PLANE_NETWORK, ...all.slice(0, nodes).map(nodeName)];
+    const places = new Map([[OUTSIDE, around]]);
+    await Promise.all(names.map(async (name) => places.set(name, await boot(name))));
     const cluster = new Cluster({
       directory: home.directory,
-      nodes: numbersOf(options).map((number) => ({ name: nodeName(number), address: nodeAddress(number) })),
+      nodes: all.map((number) => ({
+        name: nodeName(number),
+        address: nodeAddress(number),
+        boot: async () => {
+          // Those of the containers that were would keep the kubelet from starting for seconds each.
+          await removeCgroup(`${home.cgroup}/${nodeName(number)}`);
+          await makeCgroup(`${home.cgroup}/${nodeName(number)}`);
+          await around.exec('sh', '-euc', renewalScript(number, all.length));
+          return boot(nodeName(number));
+        },
+      })),
       ca: await readFile(authority.ca, 'utf8'),
       s3: tools.minio === undefined ? undefined : S3,
       places,
@@ -129,14 +141,15 @@ async function provideTools({ s3 = false }: ClusterOptions): Promise<Tools> {
   };
 }
 
-/** Writes the files of all sandboxes; the names of the machines. */
+/** Writes the files of all sandboxes. */
 async function layOutMachines(
   { directory, cgroup }: Home,
   authority: Authority,
   { kubernetes, minio }: Tools,
   options: ClusterOptions,
-): Promise<string[]> {
-  const numbers = numbersOf(options);
+): Promise<void> {
+  const { nodes = 2, laterNodes = 0 } = options;
+  const numbers = numbersUpTo(nodes + laterNodes);
   const accounts = makeAccounts(numbers.length);
   await makeUpstream(directory, authority);
   for (const image of PAUSE_IMAGES) await push(directory, image, await workloadImage(image, 'pause'));
@@ -166,7 +179,6 @@ async function layOutMachines(
     });
     await layOut(join(directory, name), files);
   }
-  return [CONTROL_PLANE_NETWORK, ...numbers.map(nodeName)];
 }
 
 function environment({ directory }: Home, { kubernetes, helm, containerd }: Tools): NodeJS.ProcessEnv {
@@ -177,10 +189,6 @@ function environment({ directory }: Home, { kubernetes, helm, containerd }: Tool
     KUBECONFIG: '/etc/kubernetes/admin.conf',
     SSL_CERT_FILE: CA_BUNDLE,
   };
-}
-
-function numbersOf({ nodes = 2 }: ClusterOptions): number[] {
-  return Array.from({ length: nodes }, (_, index) => index + 1);
 }
 
 async function allReady(cluster: Cluster): Promise<void> {

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
 import type { V1EndpointSlice, V1Pod } from '@kubernetes/client-node';
+import { selectorText } from '../../kubernetes/agents.ts';
 import { textIn } from '../../kubernetes/config-map.ts';
 import { readyReplicas } from '../../kubernetes/replicas.ts';
 import { urlOfService } from '../../kubernetes/service-address.ts';
@@ -62,7 +63,19 @@ suite('the configuration in a ConfigMap', () => {
     assert.equal(reasonOf(undefined), 'ConfigMap weir/weir is not there');
     assert.equal(reasonOf({}), 'ConfigMap weir/weir has no key config.yaml');
     assert.equal(reasonOf({ data: { a: '', b: '' } }), 'ConfigMap weir/weir has no key config.yaml');
+    assert.match(reasonOf({ binaryData: { 'config.yaml': '/w==' } }), /the one in binaryData is no text/);
   });
+});
+
+test("a DaemonSet's selector is asked for as it is written", () => {
+  assert.equal(selectorText({ matchLabels: { a: '1', b: '2' } }), 'a=1,b=2');
+  const matchExpressions = [
+    { key: 'c', operator: 'In', values: ['1', '2'] },
+    { key: 'd', operator: 'NotIn', values: ['3'] },
+    { key: 'e', operator: 'Exists' },
+    { key: 'f', operator: 'DoesNotExist' },
+  ];
+  assert.equal(selectorText({ matchExpressions }), 'c in (1,2),d notin (3),e,!f');
 });
 
 suite("a Service's URL", () => {
@@ -103,7 +116,11 @@ const pod = (imageID: string, reason?: string): V1Pod => ({
 test('a Pod says whether its image was pulled, whatever became of its container', () => {
   assert.deepEqual(pulledOf(pod('sha256:1', 'CreateContainerConfigError')), { kind: 'pulled' });
   assert.deepEqual(pulledOf(pod('', 'ContainerCreating')), { kind: 'waiting' });
-  assert.deepEqual(pulledOf(pod('', 'ErrImagePull')), { kind: 'failed', reason: 'no such image' });
+  // kubelet has no image ID to tell of a container that could not be made.
+  for (const after of ['CreateContainerError', 'CreateContainerConfigError', 'RunContainerError'])
+    assert.deepEqual(pulledOf(pod('', after)), { kind: 'pulled' }, after);
+  for (const before of ['ErrImagePull', 'ImagePullBackOff', 'InvalidImageName', 'RegistryUnavailable'])
+    assert.deepEqual(pulledOf(pod('', before)), { kind: 'failed', reason: 'no such image' }, before);
   assert.deepEqual(pulledOf({}), { kind: 'waiting' });
   const evicted = { status: { phase: 'Failed', reason: 'OutOfcpu' } };
   assert.deepEqual(pulledOf(evicted), { kind: 'failed', reason: 'OutOfcpu' });

@@ -1,0 +1,293 @@
+import assert from 'node:assert/strict';
+import { existsSync } from 'node:fs';
+import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:net';
+import { join } from 'node:path';
+import process from 'node:process';
+import { suite, type TestContext, test } from 'node:test';
+import { pino } from 'pino';
+import { z } from 'zod';
+import { type NodeAgentFlags, runNodeAgent } from '../../cli/node-agent.ts';
+import { until } from '../agent/scripted-replica.ts';
+import { freePort } from '../containerd/port.ts';
+import { refuse, ScriptedApi } from '../kubernetes/scripted-api.ts';
+import { type RunningWeir, startWeir } from '../support/weir-command.ts';
+import { makeScratch, removeScratch } from '../tools/scratch.ts';
+
+const NODE = '/api/v1/nodes/node1';
+const MAP = '/api/v1/namespaces/weir/configmaps/weir';
+const LAST_GOOD = `${MAP}-last-good`;
+const DAEMON_SET = '/apis/apps/v1/namespaces/weir/daemonsets/weir-agent';
+const NAMESPACE = '/api/v1/namespaces/weir';
+const SERVICE = '/api/v1/namespaces/weir/services/weir-registry';
+const OWN = '# their own\nserver = "https://ghcr.io"\n';
+
+const map = (text: string) => ({ data: { 'config.yaml': text } });
+const GOOD = 'upstreams: { docker.io: {}, ghcr.io: {} }\n';
+const BROKEN = 'upstreams: { docker.io: { mirrr: x } }\n';
+
+suite('the agent of a node', { concurrency: 3 }, () => {
+  test('restores the node once its DaemonSet is deleted, although the API server falters', async (t) => {
+    const node = await prepare(t);
+    const agent = await node.start();
+    await until(() => node.label() === 'configured');
+    assert.match(await node.hosts('ghcr.io'), /127\.0\.0\.1/);
+    node.api.set(DAEMON_SET, undefined);
+    let falters = 2;
+    node.api.fault = ({ method, response }) => {
+      if (method !== 'PATCH' || falters-- <= 0) return false;
+      refuse(response, 500);
+      return true;
+    };
+    assert.equal(await agent.stop(), 0);
+    assert.deepEqual(await node.hostNames(), ['ghcr.io']);
+    assert.equal(await node.hosts('ghcr.io'), OWN);
+    assert.equal(existsSync(join(node.root, 'var/lib/weir')), false);
+    assert.deepEqual(node.labels(), {});
+    assert.deepEqual(node.annotations(), {});
+  });
+
+  test('says on the node what it could not restore, and restores the rest', async (t) => {
+    const node = await prepare(t);
+    const agent = await node.start();
+    await until(() => node.label() === 'configured');
+    node.api.set(DAEMON_SET, undefined);
+    // What stands there now is nothing that weir could put a file in place of.
+    await rm(node.file('docker.io'));
+    await mkdir(node.file('docker.io'));
+    await agent.stop();
+    assert.equal(await node.hosts('ghcr.io'), OWN);
+    assert.equal(node.label(), 'fallback');
+    const reason = String(node.annotations()['weir.dev/mirror-reason']);
+    assert.match(reason, /not restored: .*docker\.io.*\/etc\/containerd\/certs\.d\/docker\.io/);
+    assert.ok(!reason.includes(node.root), reason);
+  });
+
+  test('keeps the files when it is only started again, or cannot find out', async (t) => {
+    const node = await prepare(t);
+    const agent = await node.start();
+    await until(() => node.label() === 'configured');
+    await agent.stop();
+    const again = await node.start();
+    await again.logged(/the configuration is in force/);
+    node.api.fault = ({ response }) => {
+      refuse(response, 403);
+      return true;
+    };
+    node.api.endWatches('break');
+    await again.stop();
+    assert.match(await node.hosts('docker.io'), /127\.0\.0\.1/);
+    assert.equal(node.label(), 'configured');
+  });
+
+  test('ends at once while it waits for a configuration, and leaves the node as it was when that is for good', async (t) => {
+    const node = await prepare(t);
+    node.api.set(MAP, undefined);
+    node.api.set(LAST_GOOD, {});
+    const agent = await node.start();
+    await agent.logged(/no configuration is known yet/);
+    assert.equal(await agent.stop(), 0);
+    const again = await node.start();
+    await again.logged(/no configuration is known yet/);
+    node.api.set(DAEMON_SET, undefined);
+    assert.equal(await again.stop(), 0);
+    assert.equal(existsSync(join(node.root, 'var/lib/weir')), false);
+  });
+
+  test('starts amid a bad edit with the last good configuration, although that can be read only later', async (t) => {
+    const node = await prepare(t);
+    node.api.set(MAP, map(BROKEN));
+    node.api.set(LAST_GOOD, map(GOOD));
+    let falters = 2;
+    node.api.fault = ({ path, response }) => {
+      if (path !== LAST_GOOD || falters-- <= 0) return false;
+      refuse(response, 500);
+      return true;
+    };
+    await node.start();
+    await until(() => node.label() === 'configured');
+    assert.ok(await node.hosts('docker.io'));
+  });
+
+  test('takes the files of a former run away while its door cannot open, and says why', async (t) => {
+    const node = await prepare(t);
+    const agent = await node.start();
+    await until(() => node.label() === 'configured');
+    await agent.stop();
+    const taken = createServer().listen(node.port, '127.0.0.1');
+    t.after(() => taken.close());
+    const again = await node.start();
+    await until(() => node.label() === 'fallback');
+    assert.deepEqual(await node.hostNames(), ['ghcr.io']);
+    assert.match(
+      String(node.annotations()['weir.dev/mirror-reason']),
+      /another process on this node has the port/,
+    );
+    assert.equal(await again.stop(), 0);
+  });
+
+  test('keeps the files while the address of the Service cannot be asked for, and drops them when it is gone', async (t) => {
+    const node = await prepare(t);
+    const mirror = ['--mirror', 'service'];
+    const agent = await node.start(mirror);
+    await until(() => node.label() === 'configured');
+    assert.match(await node.hosts('docker.io'), /10\.96\.0\.7:5000/);
+    await agent.stop();
+
+    node.api.fault = ({ path, response }) => {
+      if (!path.includes('/services')) return false;
+      refuse(response, 503);
+      return true;
+    };
+    const again = await node.start(mirror);
+    await again.logged(/cannot read Service weir\/weir-registry/);
+    // Tried for the second time.
+    const before = node.api.requests.length;
+    await until(() => node.api.requests.slice(before).some(({ path }) => path === SERVICE));
+    assert.match(await node.hosts('docker.io'), /10\.96\.0\.7:5000/);
+    node.api.set(SERVICE, undefined);
+    node.api.fault = () => false;
+    await until(async () => (await node.hostNames()).length === 1);
+    assert.equal(await again.stop(), 0);
+  });
+
+  test('starts again when the Service has another address', async (t) => {
+    const node = await prepare(t);
+    const mirror = ['--mirror', 'service'];
+    const agent = await node.start(mirror);
+    await until(() => node.label() === 'configured');
+    node.api.set(SERVICE, service('10.96.0.8'));
+    await agent.logged(/files name http:\/\/10\.96\.0\.7:5000, and now it is http:\/\/10\.96\.0\.8:5000/);
+    await node.start(mirror);
+    await until(async () => (await node.hosts('docker.io')).includes('10.96.0.8'));
+  });
+
+  test('does without events, label and last good file that cannot be written', async (t) => {
+    const node = await prepare(t);
+    node.api.fault = ({ method, response }) => {
+      if (method === 'GET') return false;
+      refuse(response, 403);
+      return true;
+    };
+    await mkdir(join(node.root, 'var/lib/weir/last-good-config.yaml'), { recursive: true });
+    const agent = await node.start();
+    await agent.logged(/the last good configuration was not kept/);
+    await until(async () => (await node.hosts('docker.io')) !== '');
+    assert.equal(await agent.stop(), 0);
+  });
+
+  test('follows the last of many edits, and keeps that one', async (t) => {
+    const node = await prepare(t);
+    await node.start();
+    await until(() => node.label() === 'configured');
+    for (let edit = 0; edit < 40; edit++) {
+      if (edit % 5 === 4) node.api.set(MAP, undefined);
+      node.api.set(
+        MAP,
+        map(edit % 3 === 0 ? `${BROKEN}# ${edit}` : `upstreams: { host${edit}.example: {} }\n`),
+      );
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+    const last = 'upstreams: { quay.io: {} }\n';
+    node.api.set(MAP, map(last));
+    await until(async () => (await node.hostNames()).join() === 'ghcr.io,quay.io');
+    await until(
+      async () => (await readFile(join(node.root, 'var/lib/weir/last-good-config.yaml'), 'utf8')) === last,
+    );
+    assert.equal(node.label(), 'configured');
+  });
+});
+
+suite('of wrong flags', () => {
+  const rest: NodeAgentFlags = {
+    configMap: 'weir/weir',
+    node: 'n',
+    daemonSet: 'weir/a',
+    listen: '127.0.0.1:0',
+    hostRoot: '/',
+    certsDir: '/c',
+    stateDir: '/s',
+    registryService: 'weir/r',
+  };
+  const door = { ...rest, door: '127.0.0.1:5700' };
+  const { registryService: _, ...serviceless } = door;
+  const table: readonly (readonly [NodeAgentFlags, RegExp])[] = [
+    [rest, /give either --door HOST:PORT or --mirror/],
+    [{ ...door, mirror: 'service' }, /give either --door HOST:PORT or --mirror/],
+    [serviceless, /--registry-service is missing/],
+    [{ ...door, door: ':5700' }, /--door takes an address that only this node reaches/],
+    [{ ...door, door: '10.0.0.1:5700' }, /--door takes an address that only this node reaches/],
+    [{ ...door, door: '127.0.0.1:0' }, /--door takes an address that only this node reaches/],
+    [{ ...rest, mirror: 'nodePort' }, /needs --host-ip/],
+    [{ ...rest, mirror: 'nodePort', hostIp: '' }, /needs --host-ip/],
+    [{ ...rest, mirror: 'nodeport' }, /"nodeport" is no address of a mirror/],
+    [{ ...door, once: true }, /--once is for --config/],
+    [{ ...door, config: 'x' }, /give either --config FILE or --config-map/],
+    [{ ...door, certsDir: 'certs' }, /--certs-dir takes a path that begins with "\/", and "certs" does not/],
+    [{ ...door, daemonSet: 'weir' }, /--daemon-set takes NAMESPACE\/NAME/],
+    [{ ...door, configMap: 'weir/a/b' }, /--config-map takes NAMESPACE\/NAME/],
+    [{ ...door, node: '' }, /--node is empty/],
+    [{ ...door, listen: 'nowhere' }, /"nowhere" is no address/],
+  ];
+  for (const [flags, message] of table)
+    test(`one sentence says ${String(message)}`, async () => {
+      const log = pino({ level: 'silent' });
+      await assert.rejects(runNodeAgent({ ...flags, log, stop: AbortSignal.abort() }), {
+        name: 'UsageError',
+        message,
+      });
+    });
+});
+
+const recordSchema = z.record(z.string(), z.unknown());
+const service = (clusterIP: string) => ({ spec: { clusterIP, ports: [{ port: 5000 }] } });
+
+/** A node with a file of its own, in a cluster with everything that the agent asks for. */
+async function prepare(t: TestContext) {
+  const api = await ScriptedApi.start(t);
+  const root = await makeScratch();
+  const agents: RunningWeir[] = [];
+  t.after(async () => {
+    await Promise.all(agents.map((agent) => agent.stop('SIGKILL')));
+    await removeScratch(root);
+  });
+  const certs = join(root, 'etc/containerd/certs.d');
+  await mkdir(join(certs, 'ghcr.io'), { recursive: true });
+  await writeFile(join(certs, 'ghcr.io/hosts.toml'), OWN);
+  api.set(NODE, {});
+  api.set(NAMESPACE, {});
+  api.set(MAP, map(GOOD));
+  api.set(DAEMON_SET, {});
+  api.set(SERVICE, service('10.96.0.7'));
+  const port = await freePort();
+  const file = (host: string): string => join(certs, host, 'hosts.toml');
+  const ofNode = (key: string): Readonly<Record<string, unknown>> =>
+    recordSchema.parse(api.get(NODE)?.metadata?.[key] ?? {});
+  return {
+    api,
+    root,
+    port,
+    file,
+    labels: () => ofNode('labels'),
+    label: () => ofNode('labels')['weir.dev/mirror'],
+    annotations: () => ofNode('annotations'),
+    hosts: (host: string) => readFile(file(host), 'utf8').catch(() => ''),
+    hostNames: () => readdir(certs),
+    async start(mirror = ['--door', `127.0.0.1:${port}`]): Promise<RunningWeir> {
+      process.env['KUBECONFIG'] = api.kubeconfig;
+      const names = ['--config-map', 'weir/weir', '--node', 'node1', '--daemon-set', 'weir/weir-agent'];
+      const more = [
+        '--registry-service',
+        'weir/weir-registry',
+        '--host-root',
+        root,
+        '--state-dir',
+        '/var/lib/weir',
+      ];
+      const started = startWeir('agent', ...names, ...more, ...mirror, '--listen', '127.0.0.1:0');
+      const agent = await started;
+      agents.push(agent);
+      return agent;
+    },
+  };
+}
