@@ -7,7 +7,8 @@ import type { Replica } from './door-replica.ts';
 import type { DoorRequest } from './door-request.ts';
 
 /** What became of a request. `left`: the client did not wait for the end. */
-export type Outcome = 'forwarded' | 'no_replica' | 'failed' | 'silent' | 'refused' | 'left';
+/** `declined`: the replica answered that it has nothing to give (4xx, 5xx), and containerd goes on to the next host. */
+export type Outcome = 'forwarded' | 'declined' | 'no_replica' | 'failed' | 'silent' | 'refused' | 'left';
 
 export interface ForwardOptions {
   readonly request: DoorRequest;
@@ -60,7 +61,7 @@ class Forwarding {
     while (replica !== undefined) {
       try {
         await this.#through(replica);
-        return 'forwarded';
+        return response.statusCode < 400 ? 'forwarded' : 'declined';
       } catch (error) {
         outcome = error instanceof ReplicaFailure ? error.kind : 'failed';
         reason = messageOf(error);

@@ -1,4 +1,5 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
+import { CANARY_HOST } from '../oci/canary.ts';
 import { errorBody } from '../oci/errors.ts';
 import { codeOf, messageOf } from '../process/file-problem.ts';
 import type { Logger } from '../process/log.ts';
@@ -125,7 +126,7 @@ class Forwarder {
     this.#open += 1;
     const outcome = await this.#answer(request, response);
     this.#open -= 1;
-    this.#metrics.requests.inc({ outcome });
+    this.#metrics.requests.inc({ outcome: isForCanary(request.url) ? CANARY : outcome });
     const { method, url } = request;
     const ms = Math.round(performance.now() - began);
     this.#log.debug({ method, url, status: response.statusCode, outcome, ms }, 'answered');
@@ -152,12 +153,27 @@ class Forwarder {
   }
 }
 
-const OUTCOMES: readonly Outcome[] = ['forwarded', 'no_replica', 'failed', 'silent', 'refused', 'left'];
+/** A proof of the node asks as its containerd does, and is no pull of anybody's. */
+const CANARY = 'canary';
+const OUTCOMES: readonly (Outcome | typeof CANARY)[] = [
+  'forwarded',
+  'declined',
+  'no_replica',
+  'failed',
+  'silent',
+  'refused',
+  'left',
+  CANARY,
+];
+
+function isForCanary(url: string | undefined): boolean {
+  return url?.includes(`ns=${CANARY_HOST}`) ?? false;
+}
 
 function doorMetrics(states: () => readonly ReplicaState[]) {
   const requests = new Counter({
     name: 'weir_door_requests_total',
-    help: 'Requests by what became of them: forwarded, no_replica, failed, silent, refused or left.',
+    help: `Requests by what became of them: ${OUTCOMES.join(', ')}.`,
     labelNames: ['outcome'],
     registers: [],
   });

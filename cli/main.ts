@@ -132,27 +132,32 @@ weir
   .option('--registry-service <namespace/name>', "the registry's Service, with a port named registry")
   .option('--door <host:port>', 'address on the node from which pulls are forwarded to ready replicas')
   .option('--host-ip <address>', "the node's address, for --mirror nodePort")
-  .action(async (given: Partial<AgentFlags & NodeAgentFlags> & { stateDir: string; hostRoot: string }) => {
-    if (given.configMap === undefined) {
-      const { runAgent } = await import('./agent.ts');
+  .option('--cri-socket <path>', "the runtime's, a path of the node", '/run/containerd/containerd.sock')
+  .action(
+    async (
+      given: Partial<AgentFlags & NodeAgentFlags> & { stateDir: string; hostRoot: string; criSocket: string },
+    ) => {
+      if (given.configMap === undefined) {
+        const { runAgent } = await import('./agent.ts');
+        await run((stop, log) => {
+          const config = needed(given.config, CONFIG);
+          const certsDir = needed(given.certsDir, CERTS_DIR);
+          const mirror = needed(given.mirror, ['--mirror <url>', '']);
+          return runAgent({ ...given, config, certsDir, mirror, log, stop });
+        });
+        return;
+      }
+      const { configMap } = given;
+      const { runNodeAgent } = await import('./node-agent.ts');
       await run((stop, log) => {
-        const config = needed(given.config, CONFIG);
-        const certsDir = needed(given.certsDir, CERTS_DIR);
-        const mirror = needed(given.mirror, ['--mirror <url>', '']);
-        return runAgent({ ...given, config, certsDir, mirror, log, stop });
+        const node = needed(given.node, ['--node <name>', '']);
+        const daemonSet = needed(given.daemonSet, ['--daemon-set <namespace/name>', '']);
+        const listen = needed(given.listen, LISTEN);
+        const { certsDir = NODE_CERTS_DIR } = given;
+        return runNodeAgent({ ...given, configMap, node, daemonSet, listen, certsDir, log, stop });
       });
-      return;
-    }
-    const { configMap } = given;
-    const { runNodeAgent } = await import('./node-agent.ts');
-    await run((stop, log) => {
-      const node = needed(given.node, ['--node <name>', '']);
-      const daemonSet = needed(given.daemonSet, ['--daemon-set <namespace/name>', '']);
-      const listen = needed(given.listen, LISTEN);
-      const { certsDir = NODE_CERTS_DIR } = given;
-      return runNodeAgent({ ...given, configMap, node, daemonSet, listen, certsDir, log, stop });
-    });
-  });
+    },
+  );
 
 weir
   .command('uninstall')

@@ -2,12 +2,14 @@ import { isAbsolute, join } from 'node:path';
 import type { Logger } from 'pino';
 import { startAgent } from '../agent/agent.ts';
 import type { HostState } from '../agent/change.ts';
+import type { Proof } from '../agent/proof.ts';
+import { Prover } from '../agent/prover.ts';
 import { forgetPlace, rollback } from '../agent/rollback.ts';
 import type { Place } from '../agent/state.ts';
 import { connectKubernetes } from '../kubernetes/client.ts';
 import { readLastGood } from '../kubernetes/last-good.ts';
 import { Leaving } from '../kubernetes/leaving.ts';
-import { NodeReporter } from '../kubernetes/node-report.ts';
+import { type NodeMirror, NodeReporter } from '../kubernetes/node-report.ts';
 import { reportEvent } from '../kubernetes/report-event.ts';
 import { aborted, describe, UsageError } from '../process/lifecycle.ts';
 import { createMetrics } from '../process/metrics.ts';
@@ -27,6 +29,8 @@ export interface NodeAgentFlags extends MirrorFlags {
   readonly certsDir: string;
   readonly stateDir: string;
   readonly daemonSet: string;
+  /** The runtime's CRI socket, a path of the node. */
+  readonly criSocket: string;
   readonly listen: string;
   /** Of the agent on one machine, and no use in a cluster. */
   readonly config?: string;
@@ -74,11 +78,12 @@ export async function runNodeAgent(
   if (config === undefined) return;
   cleanup.defer(() => config.close());
 
-  const say = (mirror: 'configured' | 'fallback' | 'off', reason?: string): void =>
+  const say = (mirror: NodeMirror, reason?: string, proof?: Proof): void =>
     reporter.report({
       mirror,
       configHash: config.version.hash,
       ...(reason === undefined ? {} : { reason: asOnNode(reason, place) }),
+      ...(proof === undefined ? {} : { proof: proof.kind }),
     });
   const refused = async (problem: string): Promise<void> => {
     log.error(problem);
@@ -102,18 +107,33 @@ export async function runNodeAgent(
   // The files go before what they name.
   cleanup.defer(end);
 
+  const prover = new Prover({
+    root: flags.hostRoot,
+    socket: flags.criSocket,
+    certsDir: flags.certsDir,
+    mirror: mirror.url,
+    metrics,
+    log,
+  });
+  const judge = (): void => {
+    const { proof } = prover;
+    const problems = problemsOf(agent.states());
+    if (!config.current.enabled) say('off');
+    else if (problems !== '') say('fallback', problems, proof);
+    else if (proof?.kind === 'bypassed')
+      say('fallback', `the runtime does not ask the mirror: ${proof.reason}`, proof);
+    else say('configured', proof?.kind === 'unproven' ? `unproven: ${proof.reason}` : undefined, proof);
+  };
   const agent = startAgent({
     ...place,
     mirror: mirror.url,
     source: config,
-    onApplied: ({ enabled }, states) => {
-      const problems = problemsOf(states);
-      if (!enabled) say('off');
-      else if (problems === '') say('configured');
-      else say('fallback', problems);
-    },
+    onApplied: judge,
+    onCanary: (state, isChanged) => prover.look(state, isChanged),
   });
+  prover.subscribe(judge);
   cleanup.defer(() => agent.close());
+  cleanup.defer(() => prover.close());
   // It keeps a last good configuration, which is not to come back once the node has been left.
   cleanup.defer(() => config.close());
   measureStates(agent, metrics);

@@ -9,7 +9,9 @@ import { apiProblem, type Kubernetes } from './client.ts';
 export const MIRROR_LABEL = 'weir.dev/mirror';
 /** First 12 hex digits of the SHA-256 of the configuration in force on the node. */
 export const CONFIG_ANNOTATION = 'weir.dev/config';
-/** Why the label does not say `configured`. */
+/** Whether the runtime was seen to obey: `proven`, `bypassed` or `unproven`. */
+export const PROOF_ANNOTATION = 'weir.dev/proof';
+/** Why the label does not say `configured`, or the proof not `proven`. */
 export const REASON_ANNOTATION = 'weir.dev/mirror-reason';
 
 /**
@@ -24,6 +26,7 @@ export interface NodeReport {
   /** SHA-256 of the configuration in force, in hex. */
   readonly configHash: string;
   readonly reason?: string;
+  readonly proof?: string;
 }
 
 const MAX_REASON = 1_000;
@@ -53,8 +56,9 @@ export class NodeReporter {
     });
   }
 
-  report({ mirror, configHash, reason }: NodeReport): void {
-    this.#latest.put(patch(mirror, configHash.slice(0, 12), shortened(reason)));
+  report({ mirror, configHash, reason, proof }: NodeReport): void {
+    const config = configHash.slice(0, 12);
+    this.#latest.put(patch({ mirror, config, reason: shortened(reason), proof: proof ?? null }));
   }
 
   /**
@@ -64,7 +68,9 @@ export class NodeReporter {
   async conclude(reason?: string): Promise<void> {
     await this.close();
     const body =
-      reason === undefined ? patch(null, null, null) : patch('fallback', undefined, shortened(reason));
+      reason === undefined
+        ? patch({ mirror: null, config: null, reason: null, proof: null })
+        : patch({ mirror: 'fallback', reason: shortened(reason), proof: null });
     for (let attempt = 1; ; attempt++) {
       try {
         await this.#patch(body);
@@ -107,12 +113,18 @@ function shortened(reason: string | undefined): string | null {
   return reason?.slice(0, MAX_REASON) ?? null;
 }
 
-/** `null` takes away, `undefined` leaves as it is. */
-function patch(mirror: NodeMirror | null, config: string | null | undefined, reason: string | null): string {
-  return JSON.stringify({
-    metadata: {
-      labels: { [MIRROR_LABEL]: mirror },
-      annotations: { [CONFIG_ANNOTATION]: config, [REASON_ANNOTATION]: reason },
-    },
-  });
+/** `null` takes away, what is missing stays as it is. */
+function patch(of: {
+  readonly mirror: NodeMirror | null;
+  readonly config?: string | null;
+  readonly reason: string | null;
+  readonly proof: string | null;
+}): string {
+  const { mirror, config, reason, proof } = of;
+  const annotations = {
+    [CONFIG_ANNOTATION]: config,
+    [REASON_ANNOTATION]: reason,
+    [PROOF_ANNOTATION]: proof,
+  };
+  return JSON.stringify({ metadata: { labels: { [MIRROR_LABEL]: mirror }, annotations } });
 }

@@ -43,6 +43,15 @@ suite('weir, installed from its chart', { concurrency: false }, () => {
     assert.match(await hostsFile('node1', 'ghcr.io'), /127\.0\.0\.1:5700.*mirror\.corp\.example/s);
   });
 
+  test('proves on every node by a canary image that its runtime obeys', async () => {
+    for (const { name } of cluster.nodes) {
+      await eventually('the node is proven', async () =>
+        /weir\.dev\/proof: proven/.test(await cluster.kubectl('get', 'node', name, '--output', 'yaml')),
+      );
+      assert.doesNotMatch(await cluster.exec(name, 'ctr', '--namespace', 'k8s.io', 'images', 'ls'), /canary/);
+    }
+  });
+
   test('has unmodified Pods pull through the mirror: by short name, by host and by digest', async () => {
     const byDigest = await cluster.pushImage('docker.io/library/pinned:1', await workloadImage('pinned'));
     await start('short', 'node1', 'web:1');
@@ -157,6 +166,7 @@ suite('weir, installed from its chart', { concurrency: false }, () => {
   });
 
   test('goes on while the API server is away', async () => {
+    await release.kubectl('rollout', 'status', 'daemonset/weir-agent', WAIT);
     await cluster.exec('control-plane', 'pkill', '-STOP', '-x', 'kube-apiserver');
     try {
       await cluster.pull('node2', 'docker.io/library/pinned:1');
