@@ -116,13 +116,18 @@ suite('weir, in the place of older designs', { concurrency: false }, () => {
     await configure(proxies());
     await release.install('--set', 'config.existingConfigMap=registry-proxy-config');
     await eventually('the node has the one upstream', async () => {
-      return (await cluster.exec(NODE, 'ls', '/etc/containerd/certs.d')) === 'docker.io\n';
+      return (
+        (await cluster.exec(NODE, 'ls', '/etc/containerd/certs.d')) === 'canary.weir.internal\ndocker.io\n'
+      );
     });
     await cluster.pull(NODE, 'docker.io/acme/web:1');
 
     await configure(proxies('  ghcr.io: registry.k8s.io\n'));
     await eventually('the edit is on the node', async () => {
-      return (await cluster.exec(NODE, 'ls', '/etc/containerd/certs.d')) === 'docker.io\nghcr.io\n';
+      return (
+        (await cluster.exec(NODE, 'ls', '/etc/containerd/certs.d')) ===
+        'canary.weir.internal\ndocker.io\nghcr.io\n'
+      );
     });
     await release.uninstall();
     assert.equal(await cluster.exec(NODE, 'ls', '/etc/containerd/certs.d'), '');
