@@ -35,7 +35,11 @@ const TYPES = {
   config: 'application/vnd.oci.image.config.v1+json',
   layer: 'application/vnd.oci.image.layer.v1.tar+gzip',
 } as const;
-const descriptorSchema = z.object({ mediaType: z.string(), digest: z.string() });
+const descriptorSchema = z.looseObject({ mediaType: z.string(), digest: z.string() });
+const configSchema = z.looseObject({
+  config: z.looseObject({ Env: z.array(z.string()).optional() }),
+  rootfs: z.looseObject({ diff_ids: z.array(z.string()) }),
+});
 const indexSchema = z.object({ manifests: z.array(descriptorSchema) });
 const manifestSchema = z.object({ config: descriptorSchema, layers: z.array(descriptorSchema) });
 
@@ -77,6 +81,39 @@ export async function makeImage({ files, entrypoint, user }: ImageContent): Prom
 export async function workloadImage(name: string, command: 'web' | 'pause' = 'web'): Promise<PodImage> {
   const program = await readFile(join(await provide(goModule('workload')), 'workload'));
   return makeImage({ files: { workload: program, name }, entrypoint: ['/workload', command] });
+}
+
+/** The same image, in which Node trusts a further authority (PEM), as none of the values of a chart can say it. */
+export async function withAuthority({ manifest, blobs }: PodImage, pem: string): Promise<PodImage> {
+  const added = await makeImage({ files: { 'authority.pem': pem }, entrypoint: [] });
+  const [, layer] = added.blobs;
+  const { config: configDescriptor, layers } = manifestSchema.parse(JSON.parse(manifest.bytes.toString()));
+  const given = blobs.find(({ digest }) => digest === configDescriptor.digest);
+  const addedConfig = configSchema.parse(JSON.parse(added.blobs[0]?.bytes.toString() ?? ''));
+  if (given === undefined || layer === undefined) throw new Error('the image has no config of its own');
+  const before = configSchema.parse(JSON.parse(given.bytes.toString()));
+  const config = contentOf(
+    configDescriptor.mediaType,
+    JSON.stringify({
+      ...before,
+      config: {
+        ...before.config,
+        Env: [...(before.config.Env ?? []), 'NODE_EXTRA_CA_CERTS=/authority.pem'],
+      },
+      rootfs: {
+        ...before.rootfs,
+        diff_ids: [...before.rootfs.diff_ids, ...addedConfig.rootfs.diff_ids],
+      },
+    }),
+  );
+  const whole = z.looseObject({}).parse(JSON.parse(manifest.bytes.toString()));
+  const parts = { config: descriptorOf(config), layers: [...layers, descriptorOf(layer)] };
+  const kept = blobs.filter((blob) => blob !== given);
+  return {
+    manifest: contentOf(manifest.mediaType, JSON.stringify({ ...whole, ...parts })),
+    manifests: [],
+    blobs: [config, layer, ...kept],
+  };
 }
 
 /** The one image or index of an OCI layout: a directory, or a tar archive of one. */
