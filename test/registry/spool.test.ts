@@ -8,8 +8,8 @@ import { setTimeout } from 'node:timers/promises';
 import { digestOf } from '../../oci/digest.ts';
 import { FilesystemStore } from '../../registry/filesystem-store.ts';
 import { HashPool } from '../../registry/hash-pool.ts';
-import { SpoolFull, sweepSpool } from '../../registry/spool.ts';
-import { SpoolBudget } from '../../registry/spool-budget.ts';
+import { Spool, SpoolFull, sweepSpool } from '../../registry/spool.ts';
+import { SpoolBudget, WaitingBytes } from '../../registry/spool-budget.ts';
 import { FragileStore } from '../support/fragile-store.ts';
 import { contentOf, noise } from '../support/image.ts';
 import { type Mirror, startMirror } from '../support/mirror.ts';
@@ -161,4 +161,34 @@ test('the budget of the local disk is shared, and given back', () => {
   assert.throws(() => second.cover(40_000_001), SpoolFull);
   first.close();
   second.reserve(90_000_000);
+});
+
+test('bodies wait for the disk one chunk at a time once together they fill the memory', async () => {
+  const directory = await mkdtemp(join(tmpdir(), 'weir-spool-'));
+  const hashes = new HashPool(1);
+  const waiting = new WaitingBytes();
+  const spool = await Spool.open({
+    directory,
+    hashes,
+    algorithm: 'sha256',
+    waiting,
+    onWritten: () => undefined,
+  });
+  try {
+    await spool.append(Buffer.alloc(300_000, 1));
+    assert.equal(spool.written, 0, 'one body alone does not wait');
+    await spool.flush();
+    waiting.add(60_000_000);
+    await spool.append(Buffer.alloc(300_000, 1));
+    assert.equal(spool.written, 600_000);
+    waiting.remove(60_000_000);
+    await spool.append(Buffer.alloc(300_000, 1));
+    assert.equal(spool.written, 600_000);
+    assert.equal(await spool.digest(), digestOf(Buffer.alloc(900_000, 1)));
+    assert.equal(waiting.bytes, 0);
+  } finally {
+    await spool.close();
+    await hashes.close();
+    await rm(directory, { recursive: true, force: true });
+  }
 });
