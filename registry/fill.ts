@@ -146,7 +146,13 @@ export class Fill {
     const { digest, directory, hashes, budget } = this.#options;
     this.#account = budget.open();
     try {
-      const spool = await Spool.open(directory, hashes, algorithmOf(digest), () => this.#advance());
+      const spool = await Spool.open({
+        directory,
+        hashes,
+        algorithm: algorithmOf(digest),
+        waiting: budget.waiting,
+        onWritten: () => this.#advance(),
+      });
       this.#spool = spool;
       await this.#read(spool, this.#account);
       const found = await spool.digest();

@@ -25,9 +25,9 @@ export class PartUploader {
 
   /** Holds the whole file in memory while it is used. */
   async withWhole(path: string, size: number, use: (bytes: Uint8Array) => Promise<void>): Promise<void> {
-    await this.#slots.run(async () => {
+    await this.#slots.run(async (slot) => {
       await using file = await open(path);
-      await use(await readPart(file, Buffer.allocUnsafeSlow(size), 0));
+      await slot.with(size, async (buffer) => use(await readPart(file, buffer, 0)));
     });
   }
 
@@ -54,12 +54,11 @@ export class PartUploader {
       for (let index = next++; index < count; index = next++) {
         const start = index * partBytes;
         const length = Math.min(partBytes, size - start);
-        etags[index] = await this.#slots.run(async () => {
+        etags[index] = await this.#slots.run(async (slot) => {
           failed.signal.throwIfAborted();
-          const bytes = await readPart(file, Buffer.allocUnsafeSlow(length), start);
-          const etag = await upload.part(index + 1, bytes, failed.signal);
-          releaseChunk(bytes);
-          return etag;
+          return slot.with(length, async (buffer) =>
+            upload.part(index + 1, await readPart(file, buffer, start), failed.signal),
+          );
         });
       }
     };
@@ -92,26 +91,58 @@ async function readPart(
 
 /** Lets so many work at once, the others in the order in which they came. */
 class Slots {
-  #free: number;
-  readonly #waiting: (() => void)[] = [];
+  readonly #free: Slot[];
+  readonly #count: number;
+  readonly #waiting: ((slot: Slot) => void)[] = [];
 
-  constructor(free: number) {
-    this.#free = free;
+  constructor(count: number) {
+    this.#count = count;
+    this.#free = Array.from({ length: count }, () => new Slot());
   }
 
-  async run<T>(work: () => Promise<T>): Promise<T> {
-    if (this.#free > 0) this.#free -= 1;
-    else {
-      const { promise, resolve } = Promise.withResolvers<void>();
-      this.#waiting.push(resolve);
-      await promise;
-    }
+  async run<T>(work: (slot: Slot) => Promise<T>): Promise<T> {
+    const slot = this.#free.pop() ?? (await this.#next());
     try {
-      return await work();
+      return await work(slot);
     } finally {
       const next = this.#waiting.shift();
-      if (next === undefined) this.#free += 1;
-      else next();
+      if (next !== undefined) next(slot);
+      else this.#release(slot);
     }
+  }
+
+  async #next(): Promise<Slot> {
+    const { promise, resolve } = Promise.withResolvers<Slot>();
+    this.#waiting.push(resolve);
+    return promise;
+  }
+
+  #release(slot: Slot): void {
+    this.#free.push(slot);
+    if (this.#free.length === this.#count) for (const idle of this.#free) idle.release();
+  }
+}
+
+/** One place to work at, with memory for one part that is used again for the next. */
+class Slot {
+  #buffer: Buffer<ArrayBuffer> | undefined;
+
+  /** Lends a buffer of this length. */
+  async with<T>(length: number, work: (buffer: Buffer<ArrayBuffer>) => Promise<T>): Promise<T> {
+    let buffer = this.#buffer;
+    this.#buffer = undefined;
+    if (buffer === undefined || buffer.length < length) {
+      if (buffer !== undefined) releaseChunk(buffer);
+      buffer = Buffer.allocUnsafeSlow(Math.max(length, PART_BYTES));
+    }
+    const result = await work(buffer.subarray(0, length));
+    // Not after a failure: a socket may still hold it then.
+    this.#buffer = buffer;
+    return result;
+  }
+
+  release(): void {
+    if (this.#buffer !== undefined) releaseChunk(this.#buffer);
+    this.#buffer = undefined;
   }
 }

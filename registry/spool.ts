@@ -6,12 +6,11 @@ import { codeOf } from '../process/file-problem.ts';
 import { releaseChunk } from './chunk-memory.ts';
 import { copyFile } from './file-copy.ts';
 import type { FileHash, HashPool } from './hash-pool.ts';
+import type { WaitingBytes } from './spool-budget.ts';
 import type { ByteRange, Write } from './store.ts';
 
 /** Told apart from whatever else is in a directory that others use too. */
 const SPOOL_FILE = /^weir-[0-9a-f-]{36}\.spool$/;
-/** What may wait for the disk before the upstream is made to wait. */
-const QUEUE_BYTES = 8 * 1024 * 1024;
 /** Small chunks wait for others, so that one write, one read and one wake-up of each reader serves them together. */
 const GATHER_BYTES = 256 * 1024;
 /** A slow upstream's bytes are not held back for longer than this. */
@@ -26,6 +25,16 @@ const FULL_CODES: ReadonlySet<string | undefined> = new Set([
   'EFBIG',
 ]);
 
+export interface SpoolOptions {
+  readonly directory: string;
+  readonly hashes: HashPool;
+  readonly algorithm: Algorithm;
+  /** Shared by all spools. */
+  readonly waiting: WaitingBytes;
+  /** Called whenever {@link Spool.written} has grown. */
+  readonly onWritten: () => void;
+}
+
 /** The local disk takes no more: what needs it has to do without. */
 export class SpoolFull extends Error {
   override readonly name = 'SpoolFull';
@@ -39,33 +48,33 @@ export class Spool {
   readonly path: string;
   readonly #file: FileHandle;
   readonly #hash: FileHash;
+  readonly #waiting: WaitingBytes;
   readonly #onWritten: () => void;
   #queue: Uint8Array[] = [];
   #queued = 0;
+  #taken = 0;
   #written = 0;
   #writing: Promise<void> | undefined;
   #gathered: (() => void) | undefined;
+  /** Told when some of what waited has been written. */
+  #onRoom: (() => void) | undefined;
   #flushing = false;
   #error: Error | undefined;
 
-  private constructor(path: string, file: FileHandle, hash: FileHash, onWritten: () => void) {
+  private constructor(path: string, file: FileHandle, hash: FileHash, options: SpoolOptions) {
     this.path = path;
     this.#file = file;
     this.#hash = hash;
-    this.#onWritten = onWritten;
+    this.#waiting = options.waiting;
+    this.#onWritten = options.onWritten;
   }
 
-  /** `onWritten` is called whenever {@link written} has grown. @throws SpoolFull, or Error of the file system. */
-  static async open(
-    directory: string,
-    pool: HashPool,
-    algorithm: Algorithm,
-    onWritten: () => void,
-  ): Promise<Spool> {
-    const path = join(directory, `weir-${randomUUID()}.spool`);
+  /** @throws SpoolFull, or Error of the file system. */
+  static async open(options: SpoolOptions): Promise<Spool> {
+    const path = join(options.directory, `weir-${randomUUID()}.spool`);
     try {
       const file = await openAnew(path);
-      return new Spool(path, file, pool.follow(file.fd, algorithm), onWritten);
+      return new Spool(path, file, options.hashes.follow(file.fd, options.algorithm), options);
     } catch (error) {
       throw asSpoolFull(error);
     }
@@ -81,9 +90,15 @@ export class Spool {
     if (this.#error !== undefined) throw this.#error;
     this.#queue.push(chunk);
     this.#queued += chunk.length;
+    this.#taken += chunk.length;
+    this.#waiting.add(chunk.length);
     this.#writing ??= this.#drain();
     if (this.#queued >= GATHER_BYTES) this.#gathered?.();
-    if (this.#queued > QUEUE_BYTES) await this.#writing;
+    if (!this.#waiting.isEnough(this.#taken - this.#written)) return;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#onRoom = resolve;
+    this.#gathered?.();
+    await promise;
   }
 
   /** Resolves when everything that was taken can be read. @throws SpoolFull, or Error of the file system. */
@@ -143,7 +158,9 @@ export class Spool {
         this.#queued = 0;
         await writeFully(this.#file, chunks, length, this.#written);
         this.#written += length;
+        this.#waiting.remove(length);
         for (const chunk of chunks) releaseChunk(chunk);
+        this.#onRoom?.();
         this.#hash.grown(this.#written);
         this.#onWritten();
         await this.#gather();
@@ -152,6 +169,8 @@ export class Spool {
       this.#error = asSpoolFull(error);
       this.#queue = [];
       this.#queued = 0;
+      this.#waiting.remove(this.#taken - this.#written);
+      this.#onRoom?.();
     } finally {
       this.#writing = undefined;
     }
