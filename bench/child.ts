@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { open, readFile } from 'node:fs/promises';
+import { open, readFile, writeFile } from 'node:fs/promises';
 import { setTimeout } from 'node:timers/promises';
 
 /** A process beside the benchmark. It dies with the benchmark, however that dies. */
@@ -62,10 +62,25 @@ export async function cpuSeconds(pid: number): Promise<number> {
   return (Number(fields[11]) + Number(fields[12])) / CLOCK_TICKS;
 }
 
-/** Megabytes of memory at its peak. */
+/** Megabytes of memory at its peak, since the start or {@link forgetPeak}. */
 export async function peakMegabytes(pid: number): Promise<number> {
+  return await megabytesOf(pid, 'VmHWM');
+}
+
+/** Megabytes of memory now. */
+export async function residentMegabytes(pid: number): Promise<number> {
+  return await megabytesOf(pid, 'VmRSS');
+}
+
+/** Has the peak begin anew with what is there now. */
+export async function forgetPeak(pid: number): Promise<void> {
+  // proc_pid_clear_refs(5): "Reset the peak resident set size".
+  await writeFile(`/proc/${pid}/clear_refs`, '5');
+}
+
+async function megabytesOf(pid: number, field: 'VmHWM' | 'VmRSS'): Promise<number> {
   const status = await readFile(`/proc/${pid}/status`, 'utf8');
-  return Math.round(Number(/^VmHWM:\s+(\d+)/m.exec(status)?.[1] ?? 0) / 1024);
+  return Math.round(Number(new RegExp(`^${field}:\\s+(\\d+)`, 'm').exec(status)?.[1] ?? 0) / 1024);
 }
 
 /** USER_HZ, which is 100 on every Linux that Node runs on. */

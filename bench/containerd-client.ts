@@ -10,6 +10,8 @@ export interface ClientOptions {
   readonly ns: string | undefined;
   /** Whether bodies are compared with their digests. */
   readonly verify?: boolean;
+  /** How fast it takes bodies, where it is slow. */
+  readonly bytesPerSecond?: number | undefined;
 }
 
 export interface Blob extends Answer {
@@ -79,6 +81,7 @@ export class ContainerdClient {
       method: 'GET',
       path: `/v2/${repository}/blobs/${digest}`,
       headers: { accept: 'application/vnd.oci.image.layer.v1.tar+gzip, */*' },
+      bytesPerSecond: this.#options.bytesPerSecond,
       onBody: (piece) => {
         bytes += piece.length;
         hash?.update(piece);

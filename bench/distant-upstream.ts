@@ -1,9 +1,10 @@
 /**
- * A registry that is far away, as a process of its own: `node bench/distant-upstream.ts [--tokens]`. A new
+ * A registry that is far away, as a process of its own: `node bench/distant-upstream.ts [--tokens] [--tls DIRECTORY]`. A new
  * connection costs a round trip, each request one more, and all bodies share one byte rate. It writes its two
  * ports to standard output, listens to {@link faultSchema} and its like on the second, and ends with its standard
  * input.
  */
+import { readFile } from 'node:fs/promises';
 import {
   createServer,
   type IncomingMessage,
@@ -11,7 +12,9 @@ import {
   type Server,
   type ServerResponse,
 } from 'node:http';
+import { createServer as createTlsServer } from 'node:https';
 import type { Socket } from 'node:net';
+import { join } from 'node:path';
 import process from 'node:process';
 import { text } from 'node:stream/consumers';
 import { setTimeout } from 'node:timers/promises';
@@ -34,7 +37,9 @@ const BYTES_PER_SECOND = 125_000_000;
 const KEEP_ALIVE_MS = 120_000;
 const TOKEN = 'anonymous';
 
-const { values } = parseArgs({ options: { tokens: { type: 'boolean', default: false } } });
+const { values } = parseArgs({
+  options: { tokens: { type: 'boolean', default: false }, tls: { type: 'string' } },
+});
 
 const link = new Link(BYTES_PER_SECOND);
 let roundTripMs = ROUND_TRIP_MS;
@@ -45,7 +50,7 @@ const blobs = new Map<string, Content>();
 /** When what was sent on a connection first can be here: its handshake takes a round trip. */
 const openFrom = new WeakMap<Socket, number>();
 
-const data = await listen((request, response) => void answer(request, response));
+const data = await listen((request, response) => void answer(request, response), values.tls);
 data.on('connection', (socket: Socket) => {
   seen = { ...seen, connections: seen.connections + 1 };
   openFrom.set(socket, performance.now() + roundTripMs);
@@ -195,10 +200,22 @@ function sendJson(response: ServerResponse, status: number, body: unknown): void
     .end(bytes);
 }
 
-async function listen(listener: RequestListener): Promise<Server> {
-  const server = createServer({ keepAliveTimeout: KEEP_ALIVE_MS, noDelay: true }, listener);
+/** `directory`: of `server.key` and `server.pem`, for TLS. */
+async function listen(listener: RequestListener, directory?: string): Promise<Server> {
+  const options = { keepAliveTimeout: KEEP_ALIVE_MS, noDelay: true };
+  const server =
+    directory === undefined
+      ? createServer(options, listener)
+      : createTlsServer({ ...options, ...(await identityIn(directory)) }, listener);
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   return server;
+}
+
+async function identityIn(directory: string): Promise<{ key: string; cert: string }> {
+  return {
+    key: await readFile(join(directory, 'server.key'), 'utf8'),
+    cert: await readFile(join(directory, 'server.pem'), 'utf8'),
+  };
 }
 
 function portOf(server: Server): number {

@@ -6,6 +6,8 @@ export interface Ask {
   readonly headers?: Readonly<Record<string, string>>;
   /** Sees the body piece by piece; a piece is good until it returns. `false`: the client leaves. */
   readonly onBody?: (piece: Buffer) => boolean;
+  /** The client takes no more than this, and leaves the rest to wait where it is; at once if nothing is said. */
+  readonly bytesPerSecond?: number | undefined;
 }
 
 export interface Answer {
@@ -59,7 +61,7 @@ export class HttpConnection {
         buffer: Buffer.allocUnsafe(BUFFER_BYTES),
         callback: (length, buffer) => {
           this.#take(Buffer.from(buffer.buffer, buffer.byteOffset, length));
-          return true;
+          return this.#rest(length);
         },
       },
     });
@@ -124,6 +126,14 @@ export class HttpConnection {
       }
     }
     if (reading.bytes >= reading.size) this.#end(true);
+  }
+
+  /** Reads nothing for as long as a slow client takes for so many bytes. @returns whether to go on at once. */
+  #rest(bytes: number): boolean {
+    const rate = this.#reading?.ask.bytesPerSecond;
+    if (rate === undefined) return true;
+    setTimeout(() => this.#socket.resume(), (bytes * 1000) / rate);
+    return false;
   }
 
   #end(whole: boolean): void {

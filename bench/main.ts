@@ -1,6 +1,6 @@
 /**
- * `npm run bench -- cold|hot|faults [--json]`: what a pull by way of weir costs beside one without, and what is
- * left of it when something goes wrong. Everything is measured in this run, on loopback.
+ * `npm run bench -- cold|hot|faults|soak [--json]`: what a pull by way of weir costs beside one without, what is
+ * left of it when something goes wrong, and how much memory many of them take. Everything is measured in this run, on loopback.
  */
 import process from 'node:process';
 import { parseArgs } from 'node:util';
@@ -8,11 +8,12 @@ import { MinioProcess, missingMinio } from './minio-process.ts';
 import type { BenchOptions, Report } from './report.ts';
 import { formatTable } from './table.ts';
 
-const USAGE = `npm run bench -- cold|hot|faults [--json]
+const USAGE = `npm run bench -- cold|hot|faults|soak [--json]
   cold          pulls that nobody made before, weir beside direct
   hot           what is in the store, read by many at once
   faults        everything that can go wrong; exit code 1 when weir does not withstand it
-  --store KIND  file, or s3: a MinIO of the benchmark's own. cold and hot take file when nothing is said, and for s3
+  soak          memory of weir while crowds of quick, slow and leaving clients pull; writes some 25 GB to the disk
+  --store KIND  file, or s3: a MinIO of the benchmark's own. All but faults take file when nothing is said, and for s3
                 the store that WEIR_BENCH_S3 names, where it does; faults runs the rows of both, or of one
   --tokens      the upstream wants a token
   --verify      clients compare what they get with its digest
@@ -22,6 +23,7 @@ const BENCHES: ReadonlyMap<string, () => Promise<(options: BenchOptions) => Prom
   ['cold', async () => (await import('./cold.ts')).benchCold],
   ['hot', async () => (await import('./hot.ts')).benchHot],
   ['faults', async () => (await import('./faults.ts')).benchFaults],
+  ['soak', async () => (await import('./soak.ts')).benchSoak],
 ]);
 
 const { values, positionals } = parseArgs({

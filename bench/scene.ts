@@ -16,7 +16,7 @@ export class Scene {
     this.upstream = upstream;
   }
 
-  static async open(options: { tokens?: boolean } = {}): Promise<Scene> {
+  static async open(options: { tokens?: boolean; tls?: boolean } = {}): Promise<Scene> {
     const directory = await mkdtemp(join(tmpdir(), 'weir-bench-'));
     return new Scene(directory, await UpstreamProcess.start(directory, options));
   }
@@ -28,7 +28,8 @@ export class Scene {
   async startWeir(options: Partial<WeirOptions> = {}): Promise<WeirProcess> {
     const { directory, upstream } = this;
     const store = `file:${this.storeDirectory}`;
-    const weir = await WeirProcess.start({ directory, store, upstreamUrl: upstream.url, ...options });
+    const { url: upstreamUrl, ca } = upstream;
+    const weir = await WeirProcess.start({ directory, store, upstreamUrl, ca, ...options });
     this.#weirs.push(weir);
     return weir;
   }

@@ -1,5 +1,6 @@
 import { join } from 'node:path';
 import process from 'node:process';
+import { makeIdentity } from '../test/support/certificates.ts';
 import { type Child, startChild } from './child.ts';
 import {
   type Fault,
@@ -18,22 +19,26 @@ const MAIN = join(import.meta.dirname, 'distant-upstream.ts');
 export class UpstreamProcess {
   readonly #child: Child;
   readonly #control: string;
-  /** `http://127.0.0.1:PORT` of the registry. */
+  /** `http://127.0.0.1:PORT` of the registry, or `https:`. */
   readonly url: string;
+  /** PEM of the authority that its certificate is of, with TLS. */
+  readonly ca: string | undefined;
   #images = 0;
 
-  private constructor(child: Child, ports: { data: number; control: number }) {
+  private constructor(child: Child, ports: { data: number; control: number }, ca: string | undefined) {
     this.#child = child;
-    this.url = `http://127.0.0.1:${ports.data}`;
+    this.ca = ca;
+    this.url = `${ca === undefined ? 'http' : 'https'}://127.0.0.1:${ports.data}`;
     this.#control = `http://127.0.0.1:${ports.control}`;
   }
 
-  /** `directory`: for its output. */
-  static async start(directory: string, { tokens = false } = {}): Promise<UpstreamProcess> {
-    const flags = tokens ? ['--tokens'] : [];
+  /** `directory`: for its output, and its certificate. */
+  static async start(directory: string, { tokens = false, tls = false } = {}): Promise<UpstreamProcess> {
+    const identity = tls ? await makeIdentity(directory, ['IP:127.0.0.1']) : undefined;
+    const flags = [...(tokens ? ['--tokens'] : []), ...(tls ? ['--tls', directory] : [])];
     const child = await startChild(process.execPath, [MAIN, ...flags], join(directory, 'upstream.log'));
     const ports: unknown = JSON.parse(await child.match(/^(\{.*\})$/m));
-    return new UpstreamProcess(child, listeningSchema.parse(ports));
+    return new UpstreamProcess(child, listeningSchema.parse(ports), identity?.ca);
   }
 
   get pid(): number {

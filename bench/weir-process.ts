@@ -5,9 +5,12 @@ import { setTimeout } from 'node:timers/promises';
 import { type Child, startChild } from './child.ts';
 
 const MAIN = join(import.meta.dirname, '..', 'cli', 'main.ts');
-const LOOK_EVERY_MS = 10;
+/** Between looks at the metrics, which cost what they look at some milliseconds of processor time each. */
+const FIRST_LOOK_MS = 5;
+const LAST_LOOK_MS = 250;
 /** The registry host for which the distant upstream stands. */
 export const HOST = 'registry.example';
+const CA_FILE = 'upstream-ca.pem';
 
 export interface WeirOptions {
   /** Directory for the configuration and the output. */
@@ -21,6 +24,8 @@ export interface WeirOptions {
   readonly wrapper?: readonly string[];
   /** Flags for Node. */
   readonly nodeFlags?: readonly string[];
+  /** PEM of the authority that the upstream's certificate is of, where it has one. */
+  readonly ca?: string | undefined;
 }
 
 /** `weir registry`, as it is run in a cluster. */
@@ -53,6 +58,7 @@ export class WeirProcess {
       '--store',
       store,
       ...(store.startsWith('file:') ? [] : ['--spool-dir', spool]),
+      ...(options.ca === undefined ? [] : ['--ca-dir', directory]),
     ];
     const [command, ...rest] = [...wrapper, process.execPath, ...parameters];
     const child = await startChild(command ?? process.execPath, rest, join(directory, `weir-${count}.log`));
@@ -78,7 +84,11 @@ export class WeirProcess {
 
   /** Resolves when no blob is being read from an upstream any more. */
   async settled(): Promise<void> {
-    while ((await this.metric('weir_registry_fills')) > 0) await setTimeout(LOOK_EVERY_MS);
+    let pause = FIRST_LOOK_MS;
+    while ((await this.metric('weir_registry_fills')) > 0) {
+      await setTimeout(pause);
+      pause = Math.min(2 * pause, LAST_LOOK_MS);
+    }
   }
 
   async output(): Promise<string> {
@@ -90,8 +100,10 @@ export class WeirProcess {
   }
 }
 
-async function writeConfiguration({ directory, upstreamUrl, tagTtl = '1h' }: WeirOptions): Promise<void> {
-  const upstream = `{ endpoint: "${upstreamUrl}", tags: { ttl: ${tagTtl} } }`;
+async function writeConfiguration({ directory, upstreamUrl, tagTtl = '1h', ca }: WeirOptions): Promise<void> {
+  if (ca !== undefined) await writeFile(join(directory, CA_FILE), ca);
+  const trust = ca === undefined ? '' : `, ca: ${CA_FILE}`;
+  const upstream = `{ endpoint: "${upstreamUrl}", tags: { ttl: ${tagTtl} }${trust} }`;
   await writeFile(configFile(directory), `upstreams:\n  ${HOST}: ${upstream}\n`);
 }
 
