@@ -2,7 +2,7 @@ import { readFile } from 'node:fs/promises';
 import { Agent as HttpAgent } from 'node:http';
 import { Agent as HttpsAgent } from 'node:https';
 import { resolve } from 'node:path';
-import { getCACertificates } from 'node:tls';
+import { createSecureContext, getCACertificates, type SecureContext } from 'node:tls';
 import { readCredentials, type S3Credentials } from './s3-credentials.ts';
 import type { S3Location } from './s3-location.ts';
 
@@ -54,7 +54,7 @@ export async function connectionTo(
       httpAgent: new HttpAgent(agent),
       httpsAgent: new HttpsAgent({
         ...agent,
-        ...(ca === undefined ? {} : { ca: await trust(ca, caDirectory) }),
+        ...(ca === undefined ? {} : { secureContext: await trust(ca, caDirectory) }),
       }),
       connectionTimeout: CONNECT_TIMEOUT_MS,
       requestTimeout: ANSWER_TIMEOUT_MS,
@@ -71,10 +71,11 @@ export async function connectionTo(
   };
 }
 
-async function trust(ca: string, directory = '.'): Promise<string[]> {
+/** One for all connections, as each would otherwise read all certificates again and hold them. */
+async function trust(ca: string, directory = '.'): Promise<SecureContext> {
   const path = resolve(directory, ca);
   try {
-    return [...getCACertificates('default'), await readFile(path, 'utf8')];
+    return createSecureContext({ ca: [...getCACertificates('default'), await readFile(path, 'utf8')] });
   } catch (cause) {
     throw new Error(`cannot read the CA bundle of the store, ${path}; correct ca in --store`, { cause });
   }
