@@ -2,9 +2,10 @@ import type { Logger } from 'pino';
 import type { Config } from '../config/config.ts';
 import { CANARY_HOST } from '../oci/canary.ts';
 import { messageOf } from '../process/file-problem.ts';
-import { applyConfig, type Outcome } from './certs-directory.ts';
+import { applyConfig } from './certs-directory.ts';
 import type { Change, HostState } from './change.ts';
 import { type DriftWatch, watchDrift } from './drift.ts';
+import type { Outcome } from './runtime-files.ts';
 import { type Place, settle } from './state.ts';
 
 /** The configuration as it stands, and word of every change. */

@@ -1,4 +1,3 @@
-import type { Config } from '../config/config.ts';
 import { type Route, routeFor } from '../config/routing.ts';
 import { CANARY_HOST } from '../oci/canary.ts';
 import { makeDirectory, missingDirectories, replaceFile } from '../process/durable-file.ts';
@@ -14,25 +13,8 @@ import { renderHosts } from './hosts-toml.ts';
 import { judge, markerOf } from './marker.ts';
 import { removeOriginal, saveOriginal } from './original.ts';
 import { restoreOthers } from './rollback.ts';
+import type { Outcome, Wanted } from './runtime-files.ts';
 import { openState, type Place, type Settled, type State, settle } from './state.ts';
-
-/** Where the nodes find our registry, and what they shall ask it for. */
-export interface Wanted {
-  readonly config: Config;
-  readonly mirror: string;
-  /** Whether the node is to find the canary as well, which proves that its runtime reads these files. */
-  readonly canary?: boolean;
-}
-
-export interface Outcome {
-  readonly changes: readonly Change[];
-  /** Of every host that is configured. */
-  readonly states: ReadonlyMap<string, HostState>;
-  /** Of the canary's file; `undefined` when there is to be none. */
-  readonly canary: HostState | undefined;
-  /** One for each host, or directory of a former host, that could not be brought to where it shall be. */
-  readonly failures: readonly Error[];
-}
 
 /**
  * Brings the certificates directory to what the configuration says: a file of ours for every host that goes through

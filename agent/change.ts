@@ -20,4 +20,8 @@ export type HostState =
   | { readonly kind: 'overridden'; readonly reason: string }
   /** There is a file that we cannot read, so merging would lose what it says. */
   | { readonly kind: 'unparsable'; readonly reason: string }
-  | { readonly kind: 'failed'; readonly reason: string };
+  | { readonly kind: 'failed'; readonly reason: string }
+  /** The runtime of this node cannot be told of this host, or its files belong to somebody else. */
+  | { readonly kind: 'unsupported'; readonly reason: string }
+  /** The mirror is ill: the node goes to the upstream until it is well again. */
+  | { readonly kind: 'withdrawn'; readonly reason: string };

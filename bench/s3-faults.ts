@@ -18,8 +18,6 @@ interface S3Fault {
    *  - `after, restarted`: the same, and weir knows nothing of it in memory. */
   readonly when: 'start' | 'before' | 'amid' | 'after' | 'after, restarted';
   readonly begin: (stage: S3Stage) => Promise<void> | void;
-  /** The layer may be wrong where only a comparison with its digest would tell. */
-  readonly undetected?: true;
   /** An upload that could not be aborted is left to the sweep. */
   readonly leavesUpload?: true;
 }

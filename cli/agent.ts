@@ -11,11 +11,8 @@ import { createMetrics, Gauge, type Registry as Metrics } from '../process/metri
 import { parseAddress } from '../process/server.ts';
 import type { Readiness } from '../process/status-routes.ts';
 import type { AgentFlags, RollbackFlags } from './main.ts';
-import { ProgramConfig } from './program-config.ts';
+import { LAST_GOOD_FILE, ProgramConfig } from './program-config.ts';
 import { serveStatus } from './status-server.ts';
-
-/** In the state directory: the last configuration that could be read. */
-export const LAST_GOOD_FILE = 'last-good-config.yaml';
 
 /** `weir agent` */
 export async function runAgent(

@@ -18,7 +18,7 @@ import type { Readiness } from '../process/status-routes.ts';
 import { agentReadiness, measureStates } from './agent.ts';
 import { type MirrorFlags, openMirror, wantedMirror } from './node-mirror.ts';
 import { parseObjectName } from './object-name.ts';
-import { ProgramConfig } from './program-config.ts';
+import { LAST_GOOD_FILE, ProgramConfig } from './program-config.ts';
 import { serveStatus } from './status-server.ts';
 import { PRODUCT } from './version.ts';
 
@@ -38,7 +38,6 @@ export interface NodeAgentFlags extends MirrorFlags {
 }
 
 const REPORTER = 'weir-agent';
-const LAST_GOOD_FILE = 'last-good-config.yaml';
 
 /** `weir agent --config-map`: on a node of a cluster. */
 export async function runNodeAgent(

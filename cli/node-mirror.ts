@@ -1,5 +1,4 @@
 import { isIP } from 'node:net';
-import { setTimeout } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import { checkedMirror } from '../agent/agent.ts';
 import { Door } from '../agent/door.ts';
@@ -10,6 +9,7 @@ import { watchReplicas } from '../kubernetes/replicas.ts';
 import { AddressUnknown, serviceUrl, watchServiceUrl } from '../kubernetes/service-address.ts';
 import { describe, UsageError } from '../process/lifecycle.ts';
 import type { Registry as Metrics } from '../process/metrics.ts';
+import { pauseUnlessStopped } from '../process/pause.ts';
 import { type Address, parseAddress } from '../process/server.ts';
 import { parseObjectName } from './object-name.ts';
 
@@ -96,7 +96,7 @@ export async function openMirror(options: {
       if (problem !== last) await refused(problem);
       last = problem;
     }
-    await setTimeout(RETRY_MS, undefined, { signal: stop }).catch(() => undefined);
+    await pauseUnlessStopped(RETRY_MS, stop);
   }
   return undefined;
 }

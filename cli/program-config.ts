@@ -12,6 +12,9 @@ import { makeDirectory, replaceFile } from '../process/durable-file.ts';
 import { Latest } from '../process/latest.ts';
 import { describe, UsageError } from '../process/lifecycle.ts';
 
+/** In the directory where a program keeps its state: the last configuration that could be read. */
+export const LAST_GOOD_FILE = 'last-good-config.yaml';
+
 interface Options {
   /** Where the last good configuration is kept, so that a restart amid a bad edit changes nothing. */
   readonly lastGood?: string;

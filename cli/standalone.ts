@@ -8,7 +8,7 @@ import type { Readiness } from '../process/status-routes.ts';
 import { agentReadiness, measureStates } from './agent.ts';
 import type { StandaloneFlags } from './main.ts';
 import { openStore } from './open-store.ts';
-import { ProgramConfig } from './program-config.ts';
+import { LAST_GOOD_FILE, ProgramConfig } from './program-config.ts';
 import { startRegistry } from './registry-server.ts';
 
 /** `weir standalone`: the registry first, then the files that send containerd to it. */
@@ -25,7 +25,7 @@ export async function runStandalone(
   await using cleanup = new AsyncDisposableStack();
   const config = await ProgramConfig.open({
     file: options.config,
-    lastGood: join(data, 'last-good-config.yaml'),
+    lastGood: join(data, LAST_GOOD_FILE),
     metrics,
     log,
   });

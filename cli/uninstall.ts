@@ -1,5 +1,4 @@
 import process from 'node:process';
-import { setTimeout } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import {
   deleteDaemonSet,
@@ -9,6 +8,7 @@ import {
   readAgents,
 } from '../kubernetes/agents.ts';
 import { connectKubernetes, type Kubernetes } from '../kubernetes/client.ts';
+import { pauseUnlessStopped } from '../process/pause.ts';
 import { parseObjectName } from './object-name.ts';
 import { PRODUCT } from './version.ts';
 
@@ -41,7 +41,7 @@ export async function runUninstall(
       } catch (error) {
         if (!mayWait()) throw error;
         log.warn({ err: error }, 'trying again');
-        await setTimeout(POLL_MS, undefined, { signal: stop }).catch(() => undefined);
+        await pauseUnlessStopped(POLL_MS, stop);
       }
     }
   };
@@ -63,7 +63,7 @@ export async function runUninstall(
     const labelled = (await patiently(() => labelledNodes(kubernetes))).filter(({ name }) => nodes.has(name));
     if (running.size === 0 && labelled.length === 0) break;
     if (running.size === 0 || !mayWait()) throw notRestored(running, labelled);
-    await setTimeout(POLL_MS, undefined, { signal: stop }).catch(() => undefined);
+    await pauseUnlessStopped(POLL_MS, stop);
   }
   process.stdout.write(
     nodes.size === 1

@@ -5,6 +5,7 @@ import { type AgentPod, type Agents, podsWith, readAgents } from '../kubernetes/
 import { connectKubernetes, type Kubernetes } from '../kubernetes/client.ts';
 import { createTrialPod, deleteTrialPod, pulledBy, type TrialPod } from '../kubernetes/trial-pod.ts';
 import { describe, UsageError } from '../process/lifecycle.ts';
+import { pauseUnlessStopped } from '../process/pause.ts';
 import { urlOf } from '../process/server.ts';
 import { type DoorCount, judge, readDoorCount } from './door-count.ts';
 import { parseObjectName } from './object-name.ts';
@@ -94,7 +95,7 @@ async function verifyNode(given: Trial): Promise<{ isGood: boolean; text: string
 async function whenReady({ kubernetes, namespace, selector, agent, signal }: Trial): Promise<AgentPod> {
   let now = agent;
   while (!now.ready && !signal.aborted) {
-    await setTimeout(READY_POLL_MS, undefined, { signal }).catch(() => undefined);
+    await pauseUnlessStopped(READY_POLL_MS, signal);
     const pods = await podsWith(kubernetes, namespace, selector);
     now = pods.find(({ node }) => node === agent.node) ?? now;
   }

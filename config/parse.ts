@@ -18,7 +18,8 @@ import { configSchema, type RawConfig, type RawTags, type RawUpstream } from './
 import { type Path, readYaml, type YamlSource } from './yaml-source.ts';
 
 /** A ConfigMap cannot hold more. */
-const MAX_BYTES = 1024 * 1024;
+/** Thousands of upstreams are less; reading more would keep the program from everything else for seconds. */
+const MAX_BYTES = 256 * 1024;
 /** Enough for a person; a file that is wrong throughout is not read to its end. */
 const MAX_PROBLEMS = 100;
 const MAX_UPSTREAMS = 1000;
@@ -46,7 +47,7 @@ function readConfig(text: string): { config: Config | undefined; problems: reado
   if (Buffer.byteLength(text) > MAX_BYTES)
     return {
       config: undefined,
-      problems: [wholeFile('the configuration is larger than 1 MiB', 'Shorten it.')],
+      problems: [wholeFile('the configuration is larger than 256 KiB', 'Shorten it.')],
     };
   const source = readYaml(text);
   if (!source.isReadable) return { config: undefined, problems: source.problems };

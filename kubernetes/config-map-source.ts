@@ -1,8 +1,8 @@
-import { setTimeout as pause } from 'node:timers/promises';
 import type { V1ConfigMap } from '@kubernetes/client-node';
 import type { Logger } from 'pino';
 import { type ConfigEvents, ConfigIntake, type ConfigSource } from '../config/intake.ts';
 import { type ConfigVersion, readVersion } from '../config/version.ts';
+import { pauseUnlessStopped } from '../process/pause.ts';
 import type { Kubernetes, ObjectName } from './client.ts';
 import { type ConfigText, watchConfigText } from './config-map.ts';
 import type { ObjectWatch } from './object-watch.ts';
@@ -56,7 +56,7 @@ export async function openConfigMap(options: ConfigMapSourceOptions): Promise<Co
       });
       if (known !== undefined) first.resolve(known);
       else if (!isTold) log.error('no configuration is known yet; waiting for one');
-      await pause(PATIENCE_MS, undefined, { signal: over.signal }).catch(() => undefined);
+      await pauseUnlessStopped(PATIENCE_MS, over.signal);
     }
   };
   const watch = watchConfigText({ kubernetes, configMap, log, changed: (text) => takeIn(intake, text) });

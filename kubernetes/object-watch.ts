@@ -1,6 +1,6 @@
-import { setTimeout as pause } from 'node:timers/promises';
 import type { KubernetesListObject, KubernetesObject } from '@kubernetes/client-node';
 import type { Logger } from 'pino';
+import { pauseUnlessStopped } from '../process/pause.ts';
 import { apiProblem, type Kubernetes } from './client.ts';
 
 export interface ObjectWatchOptions<Raw extends KubernetesObject> {
@@ -55,7 +55,7 @@ export class ObjectWatch<Raw extends KubernetesObject> {
       } catch (error) {
         this.#tell(error);
       }
-      await pause(this.#pause * (0.5 + Math.random()), undefined, { signal }).catch(() => undefined);
+      await pauseUnlessStopped(this.#pause * (0.5 + Math.random()), signal);
       this.#pause = Math.min(this.#pause * 2, LONGEST_PAUSE_MS);
     }
   }

@@ -1,4 +1,4 @@
-import { setTimeout as pause } from 'node:timers/promises';
+import { pauseUnlessStopped } from './pause.ts';
 
 export interface LatestOptions<Value> {
   /** Rejects when it is to be tried again, with this value or a newer one. */
@@ -59,6 +59,6 @@ export class Latest<Value> {
 
   /** Is no reason for the program to go on. */
   async #pause(milliseconds: number): Promise<void> {
-    await pause(milliseconds, undefined, { signal: this.#stop.signal, ref: false }).catch(() => undefined);
+    await pauseUnlessStopped(milliseconds, this.#stop.signal, { ref: false });
   }
 }

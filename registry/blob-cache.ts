@@ -10,11 +10,14 @@ import { SpoolFull, sweepSpool } from './spool.ts';
 import { SpoolBudget } from './spool-budget.ts';
 import type { AskedRange, ByteRange, Link, Store, StoredBlob, Write } from './store.ts';
 import { StoreTrouble } from './store-trouble.ts';
+import { behindAnswers } from './store-writes.ts';
 import { nameOf, type Target } from './target.ts';
 import type { Manifest, UpstreamClient } from './upstream.ts';
 import { UpstreamFailure, unavailable } from './upstream-failure.ts';
 
 const SWEEP_MS = 600_000;
+/** An image's configuration, and layers that cost more to store than to fetch. */
+const SMALL_BYTES = 256 * 1024;
 
 /**
  * - `hit`: from the store;
@@ -193,6 +196,7 @@ export class BlobCache {
       fetch: (offset, fillSignal) =>
         (offset === 0 ? early?.take() : undefined) ?? upstream.blob(target, digest, offset, fillSignal),
       keep: async (path, size) => {
+        if (size <= SMALL_BYTES) await behindAnswers(signal);
         await store.putFile(digest, path);
         await this.#links.put(target, digest, { size });
       },

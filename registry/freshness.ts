@@ -1,8 +1,8 @@
 import { LRUCache } from 'lru-cache';
 import type { Logger } from 'pino';
 import type { TagTimes } from '../config/config.ts';
-import { keepTrying } from './keep-trying.ts';
 import { SingleFlight } from './single-flight.ts';
+import type { StoreWrites } from './store-writes.ts';
 import { UpstreamFailure } from './upstream-failure.ts';
 import { within } from './within.ts';
 
@@ -128,40 +128,5 @@ export class Freshness<R extends Confirmed> {
       this.#memory.delete(name);
       if (remove !== undefined) this.#writes.add(name, remove);
     }
-  }
-}
-
-/** What is written to the store behind the answers. What it does not take now is offered to it again. */
-export class StoreWrites {
-  readonly #log: Logger;
-  readonly #signal: AbortSignal;
-  readonly #running = new Set<Promise<void>>();
-  /** The latest write of each name that is not done. */
-  readonly #latest = new Map<string, () => Promise<void>>();
-
-  /** The signal ends what is offered again. */
-  constructor({ log, signal }: { readonly log: Logger; readonly signal: AbortSignal }) {
-    this.#log = log;
-    this.#signal = signal;
-  }
-
-  /** Nobody waits for it. An earlier write of the same name is not tried again, lest it undo this one. */
-  add(name: string, write: () => Promise<void>): void {
-    const failed = (error: unknown, pause?: number): void =>
-      this.#log.error({ err: error, what: name, pause }, 'the store failed; served without keeping it');
-    const isLatest = (): boolean => this.#latest.get(name) === write;
-    this.#latest.set(name, write);
-    const running = keepTrying(async () => (isLatest() ? write() : undefined), failed, this.#signal)
-      .catch((error: unknown) => failed(error))
-      .finally(() => {
-        if (isLatest()) this.#latest.delete(name);
-        this.#running.delete(running);
-      });
-    this.#running.add(running);
-  }
-
-  /** Resolves when nothing is being written any more. */
-  async close(): Promise<void> {
-    await Promise.all(this.#running);
   }
 }

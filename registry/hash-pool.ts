@@ -13,6 +13,13 @@ export type HashRequest =
       readonly upTo: number;
       readonly final: boolean;
     }
+  | {
+      readonly kind: 'part';
+      readonly id: number;
+      readonly descriptor: number;
+      readonly start: number;
+      readonly length: number;
+    }
   | { readonly kind: 'drop'; readonly id: number };
 
 export type HashReply =
@@ -86,6 +93,23 @@ export class HashPool {
         return released;
       },
     };
+  }
+
+  /** The SHA-256, in hex, of a part of a file, whose descriptor stays open until then. @throws Error when it cannot be read. */
+  async sha256(descriptor: number, start: number, length: number): Promise<string> {
+    const id = this.#next++;
+    const place = this.#place();
+    place.jobs += 1;
+    const { worker } = place;
+    const job: Job = { worker, finished: Promise.withResolvers(), dropped: Promise.withResolvers() };
+    this.#jobs.set(id, job);
+    worker.postMessage({ kind: 'part', id, descriptor, start, length } satisfies HashRequest);
+    try {
+      return await job.finished.promise;
+    } finally {
+      this.#jobs.delete(id);
+      place.jobs -= 1;
+    }
   }
 
   async close(): Promise<void> {

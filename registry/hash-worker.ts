@@ -20,6 +20,12 @@ function answer(request: HashRequest): HashReply {
       running.delete(id);
       return { id, kind: 'dropped' };
     }
+    if (request.kind === 'part') {
+      const { descriptor, start, length } = request;
+      const part = { hash: hasherFor('sha256'), offset: start };
+      follow(part, descriptor, start + length);
+      return { id, kind: 'digest', hex: part.hash.digest('hex') };
+    }
     const state = running.get(id) ?? begin(id, request.algorithm);
     follow(state, request.descriptor, request.upTo);
     if (!request.final) return { id, kind: 'hashed', upTo: state.offset };

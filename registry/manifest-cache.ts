@@ -1,12 +1,13 @@
 import { LRUCache } from 'lru-cache';
 import type { Logger } from 'pino';
 import { MANIFEST_TYPES } from '../oci/descriptor.ts';
-import { algorithmOf, type Digest, digestOf } from '../oci/digest.ts';
-import { Freshness, type Inquiry, type Origin, StoreWrites } from './freshness.ts';
+import type { Digest } from '../oci/digest.ts';
+import { Freshness, type Inquiry, type Origin } from './freshness.ts';
 import { SingleFlight } from './single-flight.ts';
-import { readSmallBlob } from './small-blob.ts';
+import { readIntact } from './small-blob.ts';
 import type { Store, TagRecord } from './store.ts';
 import { StoreTrouble } from './store-trouble.ts';
+import { StoreWrites } from './store-writes.ts';
 import { digestName, keyOf, nameOf, type Target } from './target.ts';
 import { MAX_MANIFEST_BYTES, type Manifest, type UpstreamClient } from './upstream.ts';
 
@@ -143,28 +144,6 @@ export class ManifestCache {
     });
     return manifest;
   }
-}
-
-/**
- * The bytes of a stored blob of at most `limit` bytes; `undefined` when it is not there, or damaged. A damaged one is
- * removed, since a store does not take again what it has.
- */
-export async function readIntact(
-  digest: Digest,
-  limit: number,
-  { store, log, trouble }: { readonly store: Store; readonly log: Logger; readonly trouble: StoreTrouble },
-): Promise<Buffer | undefined> {
-  const blob = await trouble.read(store.open(digest));
-  if (blob === undefined) return undefined;
-  try {
-    const bytes = blob.size > limit ? Buffer.alloc(0) : await trouble.read(readSmallBlob(blob));
-    if (bytes === undefined || digestOf(bytes, algorithmOf(digest)) === digest) return bytes;
-  } finally {
-    await blob.close();
-  }
-  log.error({ digest }, 'what is stored is damaged; the upstream is asked for it again');
-  await trouble.read(store.remove(digest).then(() => undefined));
-  return undefined;
 }
 
 /**

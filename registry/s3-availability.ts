@@ -1,4 +1,4 @@
-import { setTimeout } from 'node:timers/promises';
+import { pauseUnlessStopped } from '../process/pause.ts';
 import { S3Failure } from './s3-failure.ts';
 
 /** A server that was found unreachable is asked so often whether it is back. */
@@ -50,7 +50,7 @@ export class S3Availability {
     this.#probing = true;
     while (this.#probing && !this.#signal.aborted) {
       // It rejects when the signal aborts, which the loop sees.
-      await setTimeout(PAUSE_MS, undefined, { signal: this.#signal, ref: false }).catch(() => undefined);
+      await pauseUnlessStopped(PAUSE_MS, this.#signal, { ref: false });
       try {
         await this.#probe();
         this.#problem = undefined;

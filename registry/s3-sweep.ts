@@ -1,5 +1,5 @@
-import { setTimeout } from 'node:timers/promises';
 import type { Logger } from 'pino';
+import { pauseUnlessStopped } from '../process/pause.ts';
 
 /** No upload from a local file lasts so long. */
 const STALE_AFTER_MS = 24 * 3_600_000;
@@ -26,6 +26,6 @@ export async function sweepRegularly(
       if (!signal.aborted) log.warn({ err: error }, 'uploads that killed processes left were not swept');
     }
     // It rejects when the signal aborts, which the loop sees.
-    await setTimeout(pause, undefined, { signal, ref: false }).catch(() => undefined);
+    await pauseUnlessStopped(pause, signal, { ref: false });
   }
 }

@@ -1,10 +1,20 @@
 import { type FileHandle, open } from 'node:fs/promises';
 import { releaseChunk } from './chunk-memory.ts';
+import { HashPool } from './hash-pool.ts';
+
+/** A part of a file. */
+export interface FilePart {
+  /** Beginning with 1. */
+  readonly number: number;
+  readonly bytes: Uint8Array<ArrayBuffer>;
+  /** In hex; computed when it is asked for. */
+  readonly sha256: () => Promise<string>;
+}
 
 /** An upload in parts, of which nobody sees anything before it is complete. */
 export interface PartUpload {
-  /** Numbers begin with 1. @returns the part's ETag. */
-  part(number: number, bytes: Uint8Array<ArrayBuffer>, signal: AbortSignal): Promise<string>;
+  /** @returns the part's ETag. */
+  part(part: FilePart, signal: AbortSignal): Promise<string>;
   /** ETags in the order of their parts. */
   complete(etags: readonly string[]): Promise<void>;
   abort(): Promise<void>;
@@ -19,6 +29,8 @@ const MAX_AT_ONCE = 4;
 /** Uploads files part by part. At most four parts are in memory, however many files are uploaded. */
 export class PartUploader {
   readonly #slots = new Slots(MAX_AT_ONCE);
+  /** One thread keeps up with any server, and starts when it is needed. */
+  readonly #hashes = new HashPool(1);
 
   /** A file that is no longer than this is one part, and needs no upload in parts. */
   readonly partBytes = PART_BYTES;
@@ -56,9 +68,11 @@ export class PartUploader {
         const length = Math.min(partBytes, size - start);
         etags[index] = await this.#slots.run(async (slot) => {
           failed.signal.throwIfAborted();
-          return slot.with(length, async (buffer) =>
-            upload.part(index + 1, await readPart(file, buffer, start), failed.signal),
-          );
+          return slot.with(length, async (buffer) => {
+            const bytes = await readPart(file, buffer, start);
+            const sha256 = () => this.#hashes.sha256(file.fd, start, length);
+            return upload.part({ number: index + 1, bytes, sha256 }, failed.signal);
+          });
         });
       }
     };

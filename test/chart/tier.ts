@@ -1,6 +1,6 @@
 // What the tier of the Helm chart needs from the machine, and how to get it ready before its tests.
 
-import { isMade, provide } from '../tools/cache.ts';
+import { isMade, provideAll } from '../tools/cache.ts';
 import { onPath } from '../tools/command.ts';
 import { goModule, missingGo } from '../tools/go-module.ts';
 import { kubernetesSchemas } from './kubernetes-schemas.ts';
@@ -14,12 +14,7 @@ export async function missing(): Promise<string | undefined> {
 
 /** Builds what is not there yet, with one line for each. */
 export async function prepare(): Promise<void> {
-  for (const tools of recipes()) {
-    if (isMade(tools)) continue;
-    const started = performance.now();
-    await provide(tools);
-    process.stdout.write(`${tools.name}: made in ${Math.round((performance.now() - started) / 1000)} s\n`);
-  }
+  await provideAll(recipes());
 }
 
 function recipes() {

@@ -1,7 +1,7 @@
 // What the tier of whole clusters needs from the machine, and how to get it ready before its tests.
 
 import { s3ServerTool } from '../s3/s3-server-tools.ts';
-import { isMade, provide, type Recipe } from '../tools/cache.ts';
+import { isMade, provideAll, type Recipe } from '../tools/cache.ts';
 import { CommandError, onPath, run } from '../tools/command.ts';
 import { goModule, missingGo } from '../tools/go-module.ts';
 import { missingNodePrograms, nodePrograms } from '../tools/node-programs.ts';
@@ -40,12 +40,7 @@ export async function missing(): Promise<string | undefined> {
 /** Builds and unpacks what is not there yet, with one line for each. */
 export async function prepare(): Promise<void> {
   const programs = await nodePrograms();
-  for (const tools of [...goRecipes(), ...(programs === undefined ? [] : [programs])]) {
-    if (isMade(tools)) continue;
-    const started = performance.now();
-    await provide(tools);
-    process.stdout.write(`${tools.name}: made in ${Math.round((performance.now() - started) / 1000)} s\n`);
-  }
+  await provideAll([...goRecipes(), ...(programs === undefined ? [] : [programs])]);
 }
 
 function goRecipes(): Recipe[] {

@@ -1,6 +1,6 @@
 // What the tier of real containerds needs from the machine, and how to get it ready before its tests.
 
-import { isMade, provide, type Recipe } from '../tools/cache.ts';
+import { isMade, provideAll, type Recipe } from '../tools/cache.ts';
 import { CommandError, onPath, run } from '../tools/command.ts';
 import { missingDebian } from '../tools/debian-containerd.ts';
 import { goModule, missingGo } from '../tools/go-module.ts';
@@ -36,12 +36,7 @@ export async function missingVersions(): Promise<Map<Version, string>> {
 export async function prepare(): Promise<void> {
   const lacking = await missingVersions();
   const wanted = versions.filter((version) => !lacking.has(version)).map(recipe);
-  for (const tools of [...goRecipes(), ...wanted]) {
-    if (isMade(tools)) continue;
-    const started = performance.now();
-    await provide(tools);
-    process.stdout.write(`${tools.name}: made in ${Math.round((performance.now() - started) / 1000)} s\n`);
-  }
+  await provideAll([...goRecipes(), ...wanted]);
 }
 
 function goRecipes(): Recipe[] {

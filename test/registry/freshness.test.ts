@@ -2,7 +2,8 @@ import assert from 'node:assert/strict';
 import { afterEach, beforeEach, suite, test } from 'node:test';
 import { LRUCache } from 'lru-cache';
 import { pino } from 'pino';
-import { Freshness, type Origin, StoreWrites } from '../../registry/freshness.ts';
+import { Freshness, type Origin } from '../../registry/freshness.ts';
+import { StoreWrites } from '../../registry/store-writes.ts';
 
 const HOUR_MS = 3_600_000;
 const log = pino({ level: 'silent' });
@@ -82,9 +83,12 @@ suite('what is written to the store behind an answer', () => {
 
   test('and was not taken is not tried again once something later was written in its place', async () => {
     const tried: string[] = [];
+    const failed = Promise.withResolvers<void>();
     writes.add('it', async () => {
+      failed.resolve();
       if (tried.push('earlier') === 1) throw new Error('the store is away');
     });
+    await failed.promise;
     writes.add('it', async () => void tried.push('later'));
     writes.add('other', async () => void tried.push('other'));
     await writes.close();

@@ -1,6 +1,6 @@
 // What the tier of real S3 servers needs from the machine, and how to get it ready before its tests.
 
-import { isMade, provide } from '../tools/cache.ts';
+import { isMade, provideAll } from '../tools/cache.ts';
 import { onPath } from '../tools/command.ts';
 import { missingGo } from '../tools/go-module.ts';
 import { s3ServerNames, s3ServerTool } from './s3-server-tools.ts';
@@ -13,10 +13,5 @@ export async function missing(): Promise<string | undefined> {
 
 /** Builds what is not there yet, with one line for each. */
 export async function prepare(): Promise<void> {
-  for (const tool of s3ServerNames.map(s3ServerTool)) {
-    if (isMade(tool)) continue;
-    const started = performance.now();
-    await provide(tool);
-    process.stdout.write(`${tool.name}: made in ${Math.round((performance.now() - started) / 1000)} s\n`);
-  }
+  await provideAll(s3ServerNames.map(s3ServerTool));
 }

@@ -41,6 +41,16 @@ export async function provide(recipe: Recipe): Promise<string> {
   return finished;
 }
 
+/** What of it is not made yet, one after the other, with one line for each. */
+export async function provideAll(recipes: readonly Recipe[]): Promise<void> {
+  for (const recipe of recipes) {
+    if (isMade(recipe)) continue;
+    const started = performance.now();
+    await provide(recipe);
+    process.stdout.write(`${recipe.name}: made in ${Math.round((performance.now() - started) / 1000)} s\n`);
+  }
+}
+
 function cacheDirectory(): string {
   const { WEIR_TOOLS } = process.env;
   return WEIR_TOOLS ?? join(homedir(), '.cache', 'weir');
