@@ -1,3 +1,4 @@
+import { resolve } from 'node:path';
 import type { Logger } from 'pino';
 import type { Config } from '../config/config.ts';
 import { CANARY_HOST } from '../oci/canary.ts';
@@ -5,8 +6,9 @@ import { messageOf } from '../process/file-problem.ts';
 import { applyConfig } from './certs-directory.ts';
 import type { Change, HostState } from './change.ts';
 import { type DriftWatch, watchDrift } from './drift.ts';
-import type { Outcome } from './runtime-files.ts';
-import { type Place, settle } from './state.ts';
+import { resolveOnNode } from './node-root.ts';
+import type { Outcome, RuntimeFiles } from './runtime-files.ts';
+import type { Place } from './state.ts';
 
 /** The configuration as it stands, and word of every change. */
 export interface ConfigFeed {
@@ -15,10 +17,16 @@ export interface ConfigFeed {
   subscribe(listener: (config: Config) => void): () => void;
 }
 
-export interface AgentOptions extends Place {
+export interface AgentOptions {
+  readonly files: RuntimeFiles;
+  /** Where the node's file system is mounted; without it, it is this machine's own. */
+  readonly root?: string;
+  readonly log: Logger;
   /** Our registry's URL as the node reaches it (`http://127.0.0.1:30500`). */
   readonly mirror: string;
   readonly source: ConfigFeed;
+  /** Hosts of the configuration that are to be as they were before weir, and why. */
+  readonly leave?: (config: Config) => ReadonlyMap<string, HostState>;
   readonly onChange?: (change: Change) => void;
   /** After every look: the configuration that it was about, and the state of each host in it. */
   readonly onApplied?: (config: Config, states: ReadonlyMap<string, HostState>) => void;
@@ -78,16 +86,14 @@ export class Agent {
   constructor(options: AgentOptions) {
     this.#options = options;
     this.#log = options.log;
-    const ask = (): void => this.#ask();
+    const ask = (): void => this.look();
     this.#unsubscribe = options.source.subscribe(ask);
+    const { files, root = '/' } = options;
     this.#drift = watchDrift({
-      directory: settle(options).then(({ certsDir }) => certsDir),
+      directories: Promise.all(files.directories.map((path) => resolveOnNode(resolve(root), resolve(path)))),
       onDrift: ask,
       onError: (error) =>
-        this.#log.warn(
-          { err: error },
-          'the certificates directory cannot be watched; it is looked at regularly',
-        ),
+        this.#log.warn({ err: error }, "the runtime's files cannot be watched; they are looked at regularly"),
     });
     this.watching = this.#drift.ready;
     this.#timer = setInterval(ask, SAFETY_NET_MS);
@@ -109,8 +115,8 @@ export class Agent {
     await this.#running;
   }
 
-  /** One run at a time: whatever is asked meanwhile is answered by one more. */
-  #ask(): void {
+  /** Has the files looked at now. One run at a time: whatever is asked meanwhile is answered by one more. */
+  look(): void {
     if (this.#stop.signal.aborted) return;
     this.#isAskedFor = true;
     this.#running ??= this.#run();
@@ -125,14 +131,18 @@ export class Agent {
   }
 
   async #apply(): Promise<void> {
-    const { mirror, source, onCanary } = this.#options;
+    const { files, mirror, source, leave, onCanary } = this.#options;
     const canary = onCanary !== undefined;
     let isChanged = false;
     const config = source.current;
+    const left = (config.enabled ? leave?.(config) : undefined) ?? new Map<string, HostState>();
+    const upstreams = new Map([...config.upstreams].filter(([host]) => !left.has(host)));
     try {
-      isChanged = this.#report(
-        await applyConfig(this.#options, { config, mirror, canary }, this.#stop.signal),
+      const outcome = await files.apply(
+        { config: { ...config, upstreams }, mirror, canary },
+        this.#stop.signal,
       );
+      isChanged = this.#report({ ...outcome, states: new Map([...outcome.states, ...left]) });
     } catch (error) {
       const failed: HostState = { kind: 'failed', reason: messageOf(error) };
       this.#log.error({ err: error }, 'the registry hosts could not be configured');

@@ -1,5 +1,5 @@
 import type { Access } from '../process/durable-file.ts';
-import { carriedFromDefault, certificatesIn } from './carried-hosts.ts';
+import { carriedFor, certificatesIn } from './carried-hosts.ts';
 import type { DiskFile } from './disk-file.ts';
 import type { HostDirectory } from './host-directory.ts';
 import { EMPTY_HOSTS_FILE, type HostsFile, parseHosts } from './hosts-file.ts';
@@ -20,6 +20,7 @@ export interface Sight {
   /** Where the node's file system is mounted. */
   readonly root: string;
   readonly certsDir: string;
+  readonly laterDirs: readonly string[];
   readonly directory: HostDirectory;
   readonly disk: DiskFile;
   /** Of the file; `undefined` when there is none. */
@@ -43,7 +44,7 @@ export async function findBasis(sight: Sight): Promise<Basis> {
     return { was, access: {}, file: fromOurs(sight, marker) };
   }
   if (!directory.exists || (was === 'no directory' && !directory.hasMore)) {
-    const { file, access } = await carriedFromDefault(sight.certsDir, sight.root);
+    const { file, access } = await carriedFor(directory.host, sight);
     return { was: 'no directory', file, access: access === undefined ? {} : narrow(access) };
   }
   return { was: was ?? 'no file', file: await certificatesIn(directory.path, sight.root), access: {} };

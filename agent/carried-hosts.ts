@@ -4,7 +4,7 @@ import type { JsonMap } from '@iarna/toml';
 import type { Access } from '../process/durable-file.ts';
 import { codeOf, fileProblem, messageOf } from '../process/file-problem.ts';
 import { readDiskFile } from './disk-file.ts';
-import { DEFAULT_DIRECTORY } from './host-directory.ts';
+import { DEFAULT_DIRECTORY, directoryNames } from './host-directory.ts';
 import { EMPTY_HOSTS_FILE, type HostsFile, parseHosts } from './hosts-file.ts';
 import { pathOnNode, resolveOnNode } from './node-root.ts';
 
@@ -19,16 +19,40 @@ export interface Carried {
 export class UnreadableDefaultError extends Error {}
 
 /**
- * What containerd goes by for a host that has no directory: the `_default` directory's hosts.toml, or the
- * certificates beside it when there is none.
+ * What containerd goes by for a host that has no directory: the hosts.toml of the first directory that is there, or
+ * the certificates beside it when it has none. The first is `_default`, then the host's own in each later directory,
+ * and the `_default` there (`HostDirFromRoots` of core/remotes/docker/config).
  *
  * @throws UnreadableDefaultError when its hosts.toml is not one that we understand.
  */
-export async function carriedFromDefault(certsDir: string, root: string): Promise<Carried> {
-  const directory = join(resolve(certsDir), DEFAULT_DIRECTORY);
+export async function carriedFor(
+  host: string,
+  { root, certsDir, laterDirs }: { root: string; certsDir: string; laterDirs: readonly string[] },
+): Promise<Carried> {
+  const own = join(resolve(certsDir), DEFAULT_DIRECTORY);
+  if (await isDirectory(own)) return carriedFrom(own, root, `../${DEFAULT_DIRECTORY}/`);
+  for (const later of laterDirs)
+    for (const name of [...directoryNames(host), DEFAULT_DIRECTORY]) {
+      const directory = join(later, name);
+      const path = await resolveOnNode(root, directory);
+      if (await isDirectory(path)) return carriedFrom(path, root, `${directory}/`);
+    }
+  return { file: EMPTY_HOSTS_FILE };
+}
+
+async function isDirectory(path: string): Promise<boolean> {
+  try {
+    return (await stat(path)).isDirectory();
+  } catch (error) {
+    if (codeOf(error) === 'ENOENT') return false;
+    throw fileProblem('look at', path, error);
+  }
+}
+
+/** With a prefix that leads from the file that is made to this directory. */
+async function carriedFrom(directory: string, root: string, prefix: string): Promise<Carried> {
   const path = join(directory, 'hosts.toml');
   const found = await readDiskFile(path, root);
-  const prefix = `../${DEFAULT_DIRECTORY}/`;
   if (found.kind === 'absent' || found.text === '')
     return { file: await certificatesIn(directory, root, prefix) };
   if (!found.isUtf8)

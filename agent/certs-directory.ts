@@ -77,7 +77,7 @@ const CONFIGURED: HostState = { kind: 'configured' };
 
 async function applyRoute(work: Work, route: Route, directory: HostDirectory): Promise<Applied> {
   await clearLeftovers(directory);
-  const { state, certsDir, root } = work;
+  const { state, certsDir, laterDirs = [], root } = work;
   const written = state.written(directory.name);
   const disk = await readDiskFile(directory.file, root);
   const verdict = disk.kind === 'file' ? judge(disk, written) : undefined;
@@ -91,6 +91,7 @@ async function applyRoute(work: Work, route: Route, directory: HostDirectory): P
   const basis = await findBasis({
     root,
     certsDir,
+    laterDirs,
     directory,
     disk,
     verdict,

@@ -8,11 +8,11 @@ export interface DriftWatch {
 }
 
 /**
- * Calls `onDrift` soon after anything below the certificates directory changed, our own writes included, and once
- * when the watch has begun. The directory may be missing, and come back.
+ * Calls `onDrift` soon after anything below these directories changed, our own writes included, and once
+ * when the watch has begun. They may be missing, and come back.
  */
 export function watchDrift(options: {
-  readonly directory: Promise<string>;
+  readonly directories: Promise<readonly string[]>;
   readonly onDrift: () => void;
   readonly onError: (error: unknown) => void;
 }): DriftWatch {
@@ -24,11 +24,11 @@ export function watchDrift(options: {
     }, SETTLE_MS);
   };
   const ready = Promise.withResolvers<void>();
-  const watcher = options.directory
-    .then((directory) =>
-      watch(directory, {
+  const watcher = options.directories
+    .then((directories) =>
+      watch([...directories], {
         ignoreInitial: true,
-        // The directory, the hosts' directories, and what is in those.
+        // Each directory, the hosts' directories in it, and what is in those.
         depth: 1,
         followSymlinks: false,
         ignored: (path) => isLeftover(basename(path)),

@@ -1,8 +1,9 @@
 import { createHash } from 'node:crypto';
-import { readFile, rename } from 'node:fs/promises';
+import { readdir, readFile, rename } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import type { Logger } from 'pino';
 import { z } from 'zod';
+import { parseJson } from '../oci/json.ts';
 import { makeDirectory, removeFile, removeIfEmpty, replaceFile } from '../process/durable-file.ts';
 import { codeOf, fileProblem, messageOf } from '../process/file-problem.ts';
 import { isDirectoryName } from './host-directory.ts';
@@ -13,6 +14,8 @@ export interface Place {
   readonly root?: string;
   /** The runtime's directory of registry hosts (`/etc/containerd/certs.d`). */
   readonly certsDir: string;
+  /** Where it looks for a host that has neither a directory nor a `_default` in that one. */
+  readonly laterDirs?: readonly string[];
   /** Where originals and our memory are kept (`/var/lib/weir`), for every certificates directory apart. */
   readonly stateDir: string;
   readonly log: Logger;
@@ -33,6 +36,37 @@ export async function settle<T extends Place>(place: T): Promise<Settled<T>> {
 }
 
 /**
+ * The certificates directories of which something is remembered, as the node knows them. A memory that cannot be read
+ * is none.
+ *
+ * @throws Error when the state directory cannot be read.
+ */
+export async function rememberedDirectories(
+  place: Pick<Place, 'root' | 'stateDir'>,
+): Promise<readonly string[]> {
+  const stateDir = await resolveOnNode(resolve(place.root ?? '/'), resolve(place.stateDir));
+  const names = await readdir(stateDir).catch((error: unknown) => {
+    if (codeOf(error) === 'ENOENT') return [];
+    throw fileProblem('list', stateDir, error);
+  });
+  const found: string[] = [];
+  for (const name of names.filter((one) => FOLDER.test(one))) {
+    const text = await readFile(join(stateDir, name, STATE_FILE), 'utf8').catch(() => '');
+    const certsDir = ownerSchema.safeParse(parseJson(text)).data?.certsDir;
+    if (certsDir !== undefined && folderOf(certsDir) === name) found.push(certsDir);
+  }
+  return found;
+}
+
+const STATE_FILE = 'state.json';
+const FOLDER = /^[0-9a-f]{16}$/;
+const ownerSchema = z.object({ certsDir: z.string() });
+
+function folderOf(certsDir: string): string {
+  return createHash('sha256').update(certsDir).digest('hex').slice(0, 16);
+}
+
+/**
  * Reads what we remember of a certificates directory. A state file that cannot be understood is set aside: every
  * file of ours says by itself that it is ours, and what was there before.
  *
@@ -41,8 +75,8 @@ export async function settle<T extends Place>(place: T): Promise<Settled<T>> {
 export async function openState({ root, certsDir, stateDir, log }: Settled): Promise<State> {
   // As the node knows it, so that it is the same memory whether the root is mounted or not.
   const path = pathOnNode(root, certsDir);
-  const folder = join(stateDir, createHash('sha256').update(path).digest('hex').slice(0, 16));
-  const file = join(folder, 'state.json');
+  const folder = join(stateDir, folderOf(path));
+  const file = join(folder, STATE_FILE);
   const text = await readIfThere(file);
   if (text === undefined) return new State(root, folder, empty(path));
   try {
@@ -116,14 +150,14 @@ export class State {
     const text = this.#format();
     if (text === this.#saved) return;
     await makeDirectory(this.#folder, 0o700);
-    await replaceFile(join(this.#folder, 'state.json'), text, { mode: 0o600 });
+    await replaceFile(join(this.#folder, STATE_FILE), text, { mode: 0o600 });
     this.#saved = text;
   }
 
   /** Removes the memory itself, unless there is something in it. */
   async removeIfEmpty(): Promise<void> {
     if (this.#files.size > 0 || this.#directories.length > 0) return;
-    await removeFile(join(this.#folder, 'state.json'));
+    await removeFile(join(this.#folder, STATE_FILE));
     await removeIfEmpty(this.originals);
     await removeIfEmpty(this.#folder);
   }

@@ -2,8 +2,11 @@ import { join } from 'node:path';
 import process from 'node:process';
 import type { Logger } from 'pino';
 import { type Agent, applyOnce, checkedMirror, startAgent } from '../agent/agent.ts';
-import type { Change } from '../agent/change.ts';
+import { CertsDirectories } from '../agent/certs-directories.ts';
+import type { Change, HostState } from '../agent/change.ts';
+import { forgetNode, restoreNode } from '../agent/restore-node.ts';
 import { forgetPlace, rollback } from '../agent/rollback.ts';
+import { seeNode } from '../agent/runtimes/see-node.ts';
 import { formatProblem } from '../config/problem.ts';
 import { readConfigFile } from '../config/watch.ts';
 import { aborted, describe, UsageError } from '../process/lifecycle.ts';
@@ -27,7 +30,8 @@ export async function runAgent(
   await using cleanup = new AsyncDisposableStack();
   const config = await ProgramConfig.open({ file: options.config, lastGood, metrics, log });
   cleanup.defer(() => config.close());
-  const agent = startAgent({ certsDir, stateDir, mirror, source: config, log });
+  const files = new CertsDirectories({ stateDir, log }, [certsDir]);
+  const agent = startAgent({ files, mirror, source: config, log });
   cleanup.defer(() => agent.close());
   measureStates(agent, metrics);
   if (address !== undefined) {
@@ -45,10 +49,18 @@ export async function runRollback({
   hostRoot: root,
   log,
 }: RollbackFlags & { readonly log: Logger }): Promise<void> {
-  const place = { root, certsDir, stateDir, log };
-  const changes = await rollback(place);
-  await forgetPlace(place, [LAST_GOOD_FILE]);
-  print(changes, `nothing of weir is in ${certsDir}`);
+  if (certsDir !== undefined) {
+    const place = { root, certsDir, stateDir, log };
+    const changes = await rollback(place);
+    await forgetPlace(place, [LAST_GOOD_FILE]);
+    return print(changes, `nothing of weir is in ${certsDir}`);
+  }
+  const place = { root, stateDir, log };
+  // Files say by themselves that they are weir's, also where the state directory is lost.
+  const { certsDirs } = await seeNode({ root });
+  const changes = await restoreNode(place, certsDirs);
+  await forgetNode(place, certsDirs, [LAST_GOOD_FILE]);
+  print(changes, 'nothing of weir is on this node');
 }
 
 /** What the agent's `/readyz` says: ready when each upstream is as it is to be, or somebody else decided about it. */
@@ -63,17 +75,26 @@ export function agentReadiness(agent: Agent, config?: ProgramConfig): Readiness 
   };
 }
 
+const STATES: readonly HostState['kind'][] = [
+  'configured',
+  'overridden',
+  'unparsable',
+  'failed',
+  'unsupported',
+  'withdrawn',
+];
+
 /** Exports how many upstreams are in which state on this machine. */
 export function measureStates(agent: Agent, metrics: Metrics): void {
   metrics.registerMetric(
     new Gauge({
       name: 'weir_agent_hosts',
-      help: 'Upstreams by the state of their hosts.toml: configured, overridden, unparsable or failed.',
+      help: `Upstreams by the state of their files: ${STATES.join(', ')}.`,
       labelNames: ['state'],
       registers: [],
       collect(): void {
         this.reset();
-        for (const state of ['configured', 'overridden', 'unparsable', 'failed']) this.set({ state }, 0);
+        for (const state of STATES) this.set({ state }, 0);
         for (const { kind } of agent.states().values()) this.inc({ state: kind });
       },
     }),

@@ -39,8 +39,6 @@ const CONFIG_MAP = [
   'the ConfigMap that holds the configuration, in a cluster; it is watched through the API',
 ] as const;
 const CERTS_DIR = ['--certs-dir <dir>', "containerd's config_path: one directory a registry host"] as const;
-/** Where containerd looks by the configuration that most distributions ship. */
-const NODE_CERTS_DIR = '/etc/containerd/certs.d';
 const HOST_ROOT = [
   '--host-root <dir>',
   "where the node's file system is mounted; the directories are its paths",
@@ -116,7 +114,7 @@ weir
   .command('agent')
   .description("writes containerd's hosts.toml for each upstream and keeps it so")
   .option(...CONFIG)
-  .option(CERTS_DIR[0], `${CERTS_DIR[1]} (in a cluster: ${NODE_CERTS_DIR})`)
+  .option(CERTS_DIR[0], `${CERTS_DIR[1]} (in a cluster: instead of what is found)`)
   .option(
     '--mirror <url>',
     'the registry, as the node reaches it; written literally. In a cluster also: service, nodePort',
@@ -132,32 +130,27 @@ weir
   .option('--registry-service <namespace/name>', "the registry's Service, with a port named registry")
   .option('--door <host:port>', 'address on the node from which pulls are forwarded to ready replicas')
   .option('--host-ip <address>', "the node's address, for --mirror nodePort")
-  .option('--cri-socket <path>', "the runtime's, a path of the node", '/run/containerd/containerd.sock')
-  .action(
-    async (
-      given: Partial<AgentFlags & NodeAgentFlags> & { stateDir: string; hostRoot: string; criSocket: string },
-    ) => {
-      if (given.configMap === undefined) {
-        const { runAgent } = await import('./agent.ts');
-        await run((stop, log) => {
-          const config = needed(given.config, CONFIG);
-          const certsDir = needed(given.certsDir, CERTS_DIR);
-          const mirror = needed(given.mirror, ['--mirror <url>', '']);
-          return runAgent({ ...given, config, certsDir, mirror, log, stop });
-        });
-        return;
-      }
-      const { configMap } = given;
-      const { runNodeAgent } = await import('./node-agent.ts');
+  .option('--cri-socket <path>', "the runtime's, a path of the node, instead of what is found")
+  .action(async (given: Partial<AgentFlags & NodeAgentFlags> & { stateDir: string; hostRoot: string }) => {
+    if (given.configMap === undefined) {
+      const { runAgent } = await import('./agent.ts');
       await run((stop, log) => {
-        const node = needed(given.node, ['--node <name>', '']);
-        const daemonSet = needed(given.daemonSet, ['--daemon-set <namespace/name>', '']);
-        const listen = needed(given.listen, LISTEN);
-        const { certsDir = NODE_CERTS_DIR } = given;
-        return runNodeAgent({ ...given, configMap, node, daemonSet, listen, certsDir, log, stop });
+        const config = needed(given.config, CONFIG);
+        const certsDir = needed(given.certsDir, CERTS_DIR);
+        const mirror = needed(given.mirror, ['--mirror <url>', '']);
+        return runAgent({ ...given, config, certsDir, mirror, log, stop });
       });
-    },
-  );
+      return;
+    }
+    const { configMap } = given;
+    const { runNodeAgent } = await import('./node-agent.ts');
+    await run((stop, log) => {
+      const node = needed(given.node, ['--node <name>', '']);
+      const daemonSet = needed(given.daemonSet, ['--daemon-set <namespace/name>', '']);
+      const listen = needed(given.listen, LISTEN);
+      return runNodeAgent({ ...given, configMap, node, daemonSet, listen, log, stop });
+    });
+  });
 
 weir
   .command('uninstall')
@@ -184,7 +177,7 @@ weir
 weir
   .command('rollback')
   .description('restores what was there before the agent, byte for byte; harmless to run twice')
-  .requiredOption(...CERTS_DIR)
+  .option(CERTS_DIR[0], `${CERTS_DIR[1]} (default: every one that weir wrote to, and what is found)`)
   .option(...STATE_DIR, defaultStateDirectory())
   .option(...HOST_ROOT)
   .action(async (options: RollbackFlags) => {
@@ -275,7 +268,7 @@ export interface AgentFlags {
 }
 
 export interface RollbackFlags {
-  readonly certsDir: string;
+  readonly certsDir?: string;
   readonly stateDir: string;
   readonly hostRoot: string;
 }

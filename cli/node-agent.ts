@@ -2,14 +2,16 @@ import { isAbsolute, join } from 'node:path';
 import type { Logger } from 'pino';
 import { startAgent } from '../agent/agent.ts';
 import type { HostState } from '../agent/change.ts';
+import { HealthGate } from '../agent/health-gate.ts';
+import { nodeState, unconfigured } from '../agent/node-state.ts';
 import type { Proof } from '../agent/proof.ts';
 import { Prover } from '../agent/prover.ts';
-import { forgetPlace, rollback } from '../agent/rollback.ts';
-import type { Place } from '../agent/state.ts';
+import { forgetNode, type NodePlace, restoreNode } from '../agent/restore-node.ts';
+import type { Config } from '../config/config.ts';
 import { connectKubernetes } from '../kubernetes/client.ts';
 import { readLastGood } from '../kubernetes/last-good.ts';
 import { Leaving } from '../kubernetes/leaving.ts';
-import { type NodeMirror, NodeReporter } from '../kubernetes/node-report.ts';
+import { NodeReporter } from '../kubernetes/node-report.ts';
 import { reportEvent } from '../kubernetes/report-event.ts';
 import { aborted, describe, UsageError } from '../process/lifecycle.ts';
 import { createMetrics } from '../process/metrics.ts';
@@ -17,6 +19,7 @@ import { parseAddress } from '../process/server.ts';
 import type { Readiness } from '../process/status-routes.ts';
 import { agentReadiness, measureStates } from './agent.ts';
 import { type MirrorFlags, openMirror, wantedMirror } from './node-mirror.ts';
+import { DEFAULT_CERTS_DIR, NodeRuntime } from './node-runtime.ts';
 import { parseObjectName } from './object-name.ts';
 import { LAST_GOOD_FILE, ProgramConfig } from './program-config.ts';
 import { serveStatus } from './status-server.ts';
@@ -26,11 +29,12 @@ export interface NodeAgentFlags extends MirrorFlags {
   readonly configMap: string;
   readonly node: string;
   readonly hostRoot: string;
-  readonly certsDir: string;
+  /** Instead of where the runtime was found to look. */
+  readonly certsDir?: string;
   readonly stateDir: string;
   readonly daemonSet: string;
-  /** The runtime's CRI socket, a path of the node. */
-  readonly criSocket: string;
+  /** The runtime's CRI socket, a path of the node, instead of what was found. */
+  readonly criSocket?: string;
   readonly listen: string;
   /** Of the agent on one machine, and no use in a cluster. */
   readonly config?: string;
@@ -45,7 +49,7 @@ export async function runNodeAgent(
 ): Promise<void> {
   const { log, node } = flags;
   refuseContradictions(flags);
-  const place: Place = { root: flags.hostRoot, certsDir: flags.certsDir, stateDir: flags.stateDir, log };
+  const place: NodePlace = { root: flags.hostRoot, stateDir: flags.stateDir, log };
   const configMap = parseObjectName(flags.configMap, '--config-map');
   const daemonSet = parseObjectName(flags.daemonSet, '--daemon-set');
   const wanted = wantedMirror(flags);
@@ -61,8 +65,9 @@ export async function runNodeAgent(
   cleanup.defer(() => leaving.close());
   const stop = AbortSignal.any([flags.stop, leaving.already]);
   const reporter = new NodeReporter(kubernetes, node, log);
+  const certsDirs = [DEFAULT_CERTS_DIR];
   let ended: Promise<void> | undefined;
-  const end = (): Promise<void> => (ended ??= leave(place, reporter, leaving));
+  const end = (): Promise<void> => (ended ??= leave(place, certsDirs, reporter, leaving));
   cleanup.defer(end);
 
   const config = await ProgramConfig.watch({
@@ -77,17 +82,19 @@ export async function runNodeAgent(
   if (config === undefined) return;
   cleanup.defer(() => config.close());
 
-  const say = (mirror: NodeMirror, reason?: string, proof?: Proof): void =>
+  const tell = (states: ReadonlyMap<string, HostState>, proof?: Proof): void => {
+    const { reason, ...state } = nodeState(config.current, states, proof);
     reporter.report({
-      mirror,
+      ...state,
       configHash: config.version.hash,
       ...(reason === undefined ? {} : { reason: asOnNode(reason, place) }),
       ...(proof === undefined ? {} : { proof: proof.kind }),
     });
+  };
   const refused = async (problem: string): Promise<void> => {
     log.error(problem);
     readiness = () => ({ ready: false, detail: [problem, ...config.detail] });
-    say('fallback', problem);
+    tell(unconfigured(config.current, problem));
     await reportEvent(
       kubernetes,
       {
@@ -106,27 +113,42 @@ export async function runNodeAgent(
   // The files go before what they name.
   cleanup.defer(end);
 
+  const runtime = await NodeRuntime.see({ ...flags, place, stop, refused });
+  if (runtime === undefined) return;
+  cleanup.defer(() => runtime.close());
+  certsDirs.push(...runtime.certsDirs);
+  // Of a runtime that was another one when weir wrote there.
+  await restoreNode(place, [], runtime.certsDirs).catch((error: unknown) =>
+    log.error({ err: error }, 'files for what the runtime was before stay'),
+  );
+  const { files, blocked } = runtime;
+  if (files === undefined) {
+    log.warn({ reason: blocked }, 'nothing is written on this node');
+    const judge = (): void => tell(unconfigured(config.current, blocked));
+    readiness = () => ({ ready: true, detail: [blocked, ...config.detail] });
+    cleanup.defer(config.subscribe(judge));
+    judge();
+    await Promise.race([aborted(stop), mirror.moved, runtime.changed]);
+    return;
+  }
+  const gate = new HealthGate({ mirror: mirror.url, metrics, log, onChange: () => agent.look() });
+  cleanup.defer(() => gate.close());
   const prover = new Prover({
     root: flags.hostRoot,
-    socket: flags.criSocket,
-    certsDir: flags.certsDir,
+    socket: runtime.socket,
+    certsDir: runtime.certsDirs.join(' and '),
     mirror: mirror.url,
     metrics,
     log,
   });
-  const judge = (): void => {
-    const { proof } = prover;
-    const problems = problemsOf(agent.states());
-    if (!config.current.enabled) say('off');
-    else if (problems !== '') say('fallback', problems, proof);
-    else if (proof?.kind === 'bypassed')
-      say('fallback', `the runtime does not ask the mirror: ${proof.reason}`, proof);
-    else say('configured', proof?.kind === 'unproven' ? `unproven: ${proof.reason}` : undefined, proof);
-  };
+  const judge = (): void => tell(agent.states(), prover.proof);
   const agent = startAgent({
-    ...place,
+    files,
+    root: flags.hostRoot,
     mirror: mirror.url,
     source: config,
+    log,
+    leave: (current) => new Map([...withdrawn(current, gate.illness), ...runtime.owned(current)]),
     onApplied: judge,
     onCanary: (state, isChanged) => prover.look(state, isChanged),
   });
@@ -137,23 +159,28 @@ export async function runNodeAgent(
   cleanup.defer(() => config.close());
   measureStates(agent, metrics);
   readiness = () => agentReadiness(agent, config);
-  await Promise.race([aborted(stop), mirror.moved]);
+  await Promise.race([aborted(stop), mirror.moved, runtime.changed]);
 }
 
 /** @throws UsageError */
-function refuseContradictions({ config, once, node, ...directories }: NodeAgentFlags): void {
+function refuseContradictions({ config, once, node, ...places }: NodeAgentFlags): void {
   if (config !== undefined) throw new UsageError('give either --config FILE or --config-map NAMESPACE/NAME');
   if (once === true) throw new UsageError('--once is for --config: with --config-map the agent stays');
   if (node === '') throw new UsageError('--node is empty');
-  const { hostRoot, certsDir, stateDir } = directories;
-  const paths = { '--host-root': hostRoot, '--certs-dir': certsDir, '--state-dir': stateDir };
+  const { hostRoot, certsDir, stateDir, criSocket } = places;
+  const paths = {
+    '--host-root': hostRoot,
+    '--certs-dir': certsDir,
+    '--state-dir': stateDir,
+    '--cri-socket': criSocket,
+  };
   for (const [flag, path] of Object.entries(paths))
-    if (!isAbsolute(path))
+    if (path !== undefined && !isAbsolute(path))
       throw new UsageError(`${flag} takes a path that begins with "/", and "${path}" does not`);
 }
 
 /** Paths as the node has them, not as they are mounted. */
-function asOnNode(text: string, { root = '/' }: Place): string {
+function asOnNode(text: string, { root = '/' }: NodePlace): string {
   return root === '/' ? text : text.replaceAll(`${root.replace(/\/+$/, '')}/`, '/');
 }
 
@@ -162,7 +189,12 @@ function waiting(): Readiness {
 }
 
 /** What a node is left with: its own files when the agents leave for good, ours when this one comes back. */
-async function leave(place: Place, reporter: NodeReporter, leaving: Leaving): Promise<void> {
+async function leave(
+  place: NodePlace,
+  certsDirs: readonly string[],
+  reporter: NodeReporter,
+  leaving: Leaving,
+): Promise<void> {
   const { log } = place;
   if (!(await leaving.isForGood())) {
     await reporter.close();
@@ -170,8 +202,8 @@ async function leave(place: Place, reporter: NodeReporter, leaving: Leaving): Pr
     return;
   }
   try {
-    const changes = await rollback(place);
-    await forgetPlace(place, [LAST_GOOD_FILE]);
+    const changes = await restoreNode(place, certsDirs);
+    await forgetNode(place, certsDirs, [LAST_GOOD_FILE]);
     log.info({ changes }, 'the agent leaves for good, and the node is as it was');
     await reporter.conclude();
   } catch (error) {
@@ -180,12 +212,11 @@ async function leave(place: Place, reporter: NodeReporter, leaving: Leaving): Pr
   }
 }
 
-function problemsOf(states: ReadonlyMap<string, HostState>): string {
-  return [...states]
-    .flatMap(([host, state]) =>
-      state.kind === 'configured' ? [] : [`${host}: ${state.kind}: ${state.reason}`],
-    )
-    .join('; ');
+/** What may be asked directly is, while the mirror is ill. */
+function withdrawn(config: Config, illness: string | undefined): ReadonlyMap<string, HostState> {
+  if (illness === undefined) return new Map();
+  const state: HostState = { kind: 'withdrawn', reason: `the mirror is ill: ${illness}` };
+  return new Map([...config.upstreams].filter(([, { direct }]) => direct).map(([host]) => [host, state]));
 }
 
 function unlessStopped(stop: AbortSignal): (error: unknown) => undefined {

@@ -2,8 +2,7 @@ import { isIP } from 'node:net';
 import type { Logger } from 'pino';
 import { checkedMirror } from '../agent/agent.ts';
 import { Door } from '../agent/door.ts';
-import { rollback } from '../agent/rollback.ts';
-import type { Place } from '../agent/state.ts';
+import { type NodePlace, restoreNode } from '../agent/restore-node.ts';
 import type { Kubernetes, ObjectName } from '../kubernetes/client.ts';
 import { watchReplicas } from '../kubernetes/replicas.ts';
 import { AddressUnknown, serviceUrl, watchServiceUrl } from '../kubernetes/service-address.ts';
@@ -11,6 +10,7 @@ import { describe, UsageError } from '../process/lifecycle.ts';
 import type { Registry as Metrics } from '../process/metrics.ts';
 import { pauseUnlessStopped } from '../process/pause.ts';
 import { type Address, parseAddress } from '../process/server.ts';
+import { DEFAULT_CERTS_DIR } from './node-runtime.ts';
 import { parseObjectName } from './object-name.ts';
 
 export interface MirrorFlags {
@@ -79,7 +79,7 @@ export async function openMirror(options: {
   readonly metrics: Metrics;
   readonly log: Logger;
   readonly stop: AbortSignal;
-  readonly place: Place;
+  readonly place: NodePlace;
   readonly refused: (problem: string) => Promise<void>;
 }): Promise<OpenMirror | undefined> {
   const { stop, place, refused } = options;
@@ -92,7 +92,9 @@ export async function openMirror(options: {
       // Files of a former run would send pulls to whoever holds that address now; but that it cannot be asked for
       // at the moment is no sign of that.
       if (!(error instanceof AddressUnknown))
-        await rollback(place).catch((cause: unknown) => place.log.error({ err: cause }, 'the files stay'));
+        await restoreNode(place, [DEFAULT_CERTS_DIR]).catch((cause: unknown) =>
+          place.log.error({ err: cause }, 'the files stay'),
+        );
       if (problem !== last) await refused(problem);
       last = problem;
     }

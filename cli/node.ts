@@ -3,7 +3,7 @@ import type { Logger } from 'pino';
 import { checkedMirror } from '../agent/agent.ts';
 import { askCri } from '../agent/runtimes/ask-cri.ts';
 import { type NodeSight, reasonOf } from '../agent/runtimes/node-sight.ts';
-import { withoutOwned } from '../agent/runtimes/owned-hosts.ts';
+import { ownedOf } from '../agent/runtimes/owned-hosts.ts';
 import { formatPlan, planNode } from '../agent/runtimes/plan.ts';
 import { seeNode } from '../agent/runtimes/see-node.ts';
 import { formatProblem } from '../config/problem.ts';
@@ -42,15 +42,26 @@ export async function planOfNode(flags: PlanFlags & { readonly log: Logger }): P
   const { config: whole, warnings } = await readConfig(flags);
   for (const warning of warnings) log.warn(formatProblem(warning, flags.config ?? flags.configMap ?? ''));
   const sight = await seeNode({ root, askCri });
-  const certsDirs = flags.certsDir === undefined ? sight.certsDirs : [flags.certsDir];
+  const { certsDirs, laterDirs } =
+    flags.certsDir === undefined ? sight : { certsDirs: [flags.certsDir], laterDirs: [] };
   if (certsDirs.length === 0) {
     say(`nothing would be written: ${reasonOf(sight) ?? 'no directory is known'}`);
     return;
   }
-  const { config, left } = withoutOwned(whole, sight);
+  const left = ownedOf(whole, sight);
+  const leftHosts = new Set(left.map(({ host }) => host));
+  const upstreams = new Map([...whole.upstreams].filter(([host]) => !leftHosts.has(host)));
   // Only in a cluster is there a registry that answers for the canary.
   const canary = flags.configMap !== undefined;
-  const plan = await planNode({ root, certsDirs, stateDir, config, mirror, canary });
+  const plan = await planNode({
+    root,
+    certsDirs,
+    laterDirs,
+    stateDir,
+    config: { ...whole, upstreams },
+    mirror,
+    canary,
+  });
   process.stdout.write(formatPlan(plan));
   for (const { host, reason } of left) say(`${host} is left alone: ${reason}`);
   for (const problem of plan.problems) say(problem);

@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import type { Logger } from 'pino';
 import { type Agent, startAgent } from '../agent/agent.ts';
+import { CertsDirectories } from '../agent/certs-directories.ts';
 import { aborted } from '../process/lifecycle.ts';
 import { createMetrics } from '../process/metrics.ts';
 import { parseAddress, urlOf } from '../process/server.ts';
@@ -37,7 +38,8 @@ export async function runStandalone(
     agent === undefined ? { ready: false, detail: ['starting'] } : agentReadiness(agent);
   const registry = await startRegistry({ ...options, address, config, store, metrics, readiness });
   cleanup.defer(() => registry.drain());
-  const started = startAgent({ certsDir, stateDir, mirror: urlOf(registry.address), source: config, log });
+  const files = new CertsDirectories({ stateDir, log }, [certsDir]);
+  const started = startAgent({ files, mirror: urlOf(registry.address), source: config, log });
   cleanup.defer(() => started.close());
   measureStates(started, metrics);
   await started.ready;

@@ -1,9 +1,11 @@
 import { setTimeout as pause } from 'node:timers/promises';
-import { PatchStrategy, setHeaderOptions } from '@kubernetes/client-node';
+import { PatchStrategy, setHeaderOptions, type V1Node } from '@kubernetes/client-node';
 import type { Logger } from 'pino';
 import { parseJson } from '../oci/json.ts';
 import { Latest } from '../process/latest.ts';
 import { apiProblem, type Kubernetes } from './client.ts';
+import type { NodeEvents } from './node-events.ts';
+import { formatUpstreams, UPSTREAMS_ANNOTATION } from './node-upstreams.ts';
 
 /** `kubectl get nodes -L weir.dev/mirror` */
 export const MIRROR_LABEL = 'weir.dev/mirror';
@@ -27,10 +29,23 @@ export interface NodeReport {
   readonly configHash: string;
   readonly reason?: string;
   readonly proof?: string;
+  /** How each configured upstream stands on the node (`docker.io` → `configured`); none when weir is switched off. */
+  readonly upstreams: ReadonlyMap<string, string>;
+}
+
+export interface NodeReporterOptions {
+  /** Is told of what was written. Closed with the reporter. */
+  readonly events?: NodeEvents;
+  /** Milliseconds from a report to its writing, give or take half: those that come meanwhile are one. */
+  readonly gatherMs?: number;
+  /** Milliseconds after which what the node says is written again, give or take a fifth. */
+  readonly againMs?: number;
 }
 
 const MAX_REASON = 1_000;
-/** Somebody may take the label away, or make the node anew; so it is written again although nothing changed. */
+/** An edit reaches all nodes at once, and is followed by a proof on each of them. */
+const GATHER_MS = 1_000;
+/** Somebody may take the label away, or make the node anew. */
 const AGAIN_MS = 300_000;
 const LAST_ATTEMPTS = 3;
 const LAST_PAUSE_MS = 1_000;
@@ -40,25 +55,34 @@ export class NodeReporter {
   readonly #kubernetes: Kubernetes;
   readonly #node: string;
   readonly #log: Logger;
-  readonly #latest: Latest<string>;
+  readonly #events: NodeEvents | undefined;
+  readonly #gatherMs: number;
   readonly #againMs: number;
+  readonly #latest: Latest<NodeReport>;
+  #report: NodeReport | undefined;
   #written: string | undefined;
-  #writtenAt = 0;
+  #gathering: NodeJS.Timeout | undefined;
+  #again: NodeJS.Timeout | undefined;
+  #isBegun = false;
+  #isClosed = false;
 
-  constructor(kubernetes: Kubernetes, node: string, log: Logger, againMs = AGAIN_MS) {
+  constructor(kubernetes: Kubernetes, node: string, log: Logger, options: NodeReporterOptions = {}) {
     this.#kubernetes = kubernetes;
     this.#node = node;
     this.#log = log;
-    this.#againMs = againMs;
+    this.#events = options.events;
+    this.#gatherMs = options.gatherMs ?? GATHER_MS;
+    this.#againMs = options.againMs ?? AGAIN_MS;
     this.#latest = new Latest({
-      act: (body) => this.#write(body),
+      act: (report) => this.#write(report),
       failed: (error) => log.warn({ err: error }, 'the node is told of again later'),
     });
   }
 
-  report({ mirror, configHash, reason, proof }: NodeReport): void {
-    const config = configHash.slice(0, 12);
-    this.#latest.put(patch({ mirror, config, reason: shortened(reason), proof: proof ?? null }));
+  report(report: NodeReport): void {
+    if (this.#isClosed) return;
+    this.#report = report;
+    this.#gathering ??= setTimeout(() => this.#put(), this.#gatherMs * (0.5 + Math.random())).unref();
   }
 
   /**
@@ -69,8 +93,8 @@ export class NodeReporter {
     await this.close();
     const body =
       reason === undefined
-        ? patch({ mirror: null, config: null, reason: null, proof: null })
-        : patch({ mirror: 'fallback', reason: shortened(reason), proof: null });
+        ? patch({ mirror: null, config: null, reason: null, proof: null, upstreams: null })
+        : patch({ mirror: 'fallback', reason: shortened(reason), proof: null, upstreams: null });
     for (let attempt = 1; ; attempt++) {
       try {
         await this.#patch(body);
@@ -85,21 +109,45 @@ export class NodeReporter {
 
   /** Stops writing. */
   async close(): Promise<void> {
+    this.#isClosed = true;
+    clearTimeout(this.#gathering);
     await this.#latest.close();
+    clearTimeout(this.#again);
+    await this.#events?.close();
   }
 
-  async #write(body: string): Promise<void> {
-    if (body === this.#written && performance.now() - this.#writtenAt < this.#againMs) return;
+  /** The newest report is the next to be written. */
+  #put(): void {
+    this.#gathering = undefined;
+    if (this.#report !== undefined) this.#latest.put(this.#report);
+  }
+
+  async #write(report: NodeReport): Promise<void> {
+    const body = patchOf(report);
+    if (body === this.#written) return;
+    if (this.#events !== undefined && !this.#isBegun) {
+      // A patch of nothing is answered with the node as it is, and needs no right to read nodes.
+      this.#events.begin(await this.#patch('{}'));
+      this.#isBegun = true;
+    }
     // What the node says after an attempt that failed is not known.
     this.#written = undefined;
     await this.#patch(body);
     this.#written = body;
-    this.#writtenAt = performance.now();
+    this.#events?.hear(report);
+    clearTimeout(this.#again);
+    this.#again = setTimeout(() => this.#writeAgain(), this.#againMs * (0.8 + 0.4 * Math.random())).unref();
   }
 
-  async #patch(body: string): Promise<void> {
+  /** Although nothing changed. */
+  #writeAgain(): void {
+    this.#written = undefined;
+    this.#put();
+  }
+
+  async #patch(body: string): Promise<V1Node> {
     try {
-      await this.#kubernetes.core.patchNode(
+      return await this.#kubernetes.core.patchNode(
         { name: this.#node, body: parseJson(body) },
         setHeaderOptions('Content-Type', PatchStrategy.MergePatch),
       );
@@ -113,18 +161,30 @@ function shortened(reason: string | undefined): string | null {
   return reason?.slice(0, MAX_REASON) ?? null;
 }
 
+function patchOf({ mirror, configHash, reason, proof, upstreams }: NodeReport): string {
+  return patch({
+    mirror,
+    config: configHash.slice(0, 12),
+    reason: shortened(reason),
+    proof: proof ?? null,
+    upstreams: formatUpstreams(upstreams),
+  });
+}
+
 /** `null` takes away, what is missing stays as it is. */
 function patch(of: {
   readonly mirror: NodeMirror | null;
   readonly config?: string | null;
   readonly reason: string | null;
   readonly proof: string | null;
+  readonly upstreams: string | null;
 }): string {
-  const { mirror, config, reason, proof } = of;
+  const { mirror, config, reason, proof, upstreams } = of;
   const annotations = {
     [CONFIG_ANNOTATION]: config,
     [REASON_ANNOTATION]: reason,
     [PROOF_ANNOTATION]: proof,
+    [UPSTREAMS_ANNOTATION]: upstreams,
   };
   return JSON.stringify({ metadata: { labels: { [MIRROR_LABEL]: mirror }, annotations } });
 }

@@ -1,6 +1,5 @@
 import { join } from 'node:path';
 import type { Config } from '../../config/config.ts';
-import type { ConfigFeed } from '../agent.ts';
 import type { NodeSight, OwnedHost } from './node-sight.ts';
 import type { NodeView } from './node-view.ts';
 
@@ -31,28 +30,7 @@ export async function findOwnedHosts(
   return owned;
 }
 
-/**
- * The configuration without the hosts that are left to the distribution.
- *
- * @returns it, and the hosts of the configuration that are left.
- */
-export function withoutOwned(
-  config: Config,
-  { ownedHosts }: NodeSight,
-): { readonly config: Config; readonly left: readonly OwnedHost[] } {
-  const left = ownedHosts.filter(({ host }) => config.upstreams.has(host));
-  if (left.length === 0) return { config, left };
-  const hosts = new Set(left.map(({ host }) => host));
-  const upstreams = new Map([...config.upstreams].filter(([host]) => !hosts.has(host)));
-  return { config: { ...config, upstreams }, left };
-}
-
-/** The configuration as it stands and changes, without the hosts that are left to the distribution. */
-export function feedWithoutOwned(feed: ConfigFeed, sight: NodeSight): ConfigFeed {
-  return {
-    get current() {
-      return withoutOwned(feed.current, sight).config;
-    },
-    subscribe: (listener) => feed.subscribe((config) => listener(withoutOwned(config, sight).config)),
-  };
+/** The hosts of the configuration that are left to the distribution. */
+export function ownedOf({ upstreams }: Config, { ownedHosts }: NodeSight): readonly OwnedHost[] {
+  return ownedHosts.filter(({ host }) => upstreams.has(host));
 }

@@ -31,6 +31,8 @@ export interface PlannedFile {
 export interface PlanOptions {
   readonly root: string;
   readonly certsDirs: readonly string[];
+  /** Looked at, and not written to. */
+  readonly laterDirs?: readonly string[];
   readonly stateDir: string;
   readonly config: Config;
   readonly mirror: string;
@@ -49,9 +51,9 @@ export async function planNode(options: PlanOptions): Promise<Plan> {
     throw fileProblem('make a copy below', tmpdir(), error);
   });
   try {
-    const { certsDirs, stateDir } = options;
+    const { certsDirs, laterDirs = [], stateDir } = options;
     const root = resolve(options.root);
-    for (const directory of [...certsDirs, stateDir]) await shadow(root, directory, copy);
+    for (const directory of [...certsDirs, ...laterDirs, stateDir]) await shadow(root, directory, copy);
     const certs = await Promise.all(certsDirs.map((directory) => resolveOnNode(copy, directory)));
     const states = [await resolveOnNode(copy, stateDir)];
     const before = { certs: await readAll(copy, certs), state: await readAll(copy, states) };
@@ -79,13 +81,13 @@ export function formatPlan({ files }: Plan): string {
 }
 
 async function apply(
-  { config, mirror, canary = false, stateDir }: PlanOptions,
+  { config, mirror, canary = false, stateDir, laterDirs = [] }: PlanOptions,
   root: string,
   certsDir: string,
 ): Promise<readonly string[]> {
   const log = silent();
   const { states, failures } = await applyConfig(
-    { root, certsDir, stateDir, log },
+    { root, certsDir, laterDirs, stateDir, log },
     { config, mirror, canary },
   );
   return [

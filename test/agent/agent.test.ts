@@ -7,7 +7,7 @@ import { type TestContext, test } from 'node:test';
 import { type Agent, type ConfigFeed, startAgent } from '../../agent/agent.ts';
 import type { Change } from '../../agent/change.ts';
 import type { Config } from '../../config/config.ts';
-import { configOf, MIRROR, makeNode, type NodeFiles } from './node-files.ts';
+import { configOf, filesOf, MIRROR, makeNode, type NodeFiles } from './node-files.ts';
 
 class Feed implements ConfigFeed {
   #current: Config;
@@ -49,7 +49,7 @@ function run(t: TestContext, node: NodeFiles, yaml: string): Running {
   const events = new EventEmitter();
   const changes: Change[] = [];
   const agent = startAgent({
-    ...node,
+    ...filesOf(node),
     mirror: MIRROR,
     source: feed,
     onChange: (change) => {
@@ -187,7 +187,7 @@ test('an agent that is closed at once writes nothing any more', async (t) => {
 test('an agent is not started for an address that no node could ask', async (t) => {
   const node = await makeNode(t);
   assert.throws(
-    () => startAgent({ ...node, mirror: '127.0.0.1:5000', source: new Feed(TWO) }),
+    () => startAgent({ ...filesOf(node), mirror: '127.0.0.1:5000', source: new Feed(TWO) }),
     /is no address of a mirror/,
   );
 });

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
 import { applyOnce, startAgent } from '../../agent/agent.ts';
 import type { HostState } from '../../agent/change.ts';
-import { bodyOf, configOf, MIRROR, makeNode, NOTE, type NodeFiles } from './node-files.ts';
+import { bodyOf, configOf, filesOf, MIRROR, makeNode, NOTE, type NodeFiles } from './node-files.ts';
 
 suite("the canary's file", () => {
   const DOCKER = 'upstreams: { docker.io: {} }';
@@ -58,7 +58,7 @@ dial_timeout = "3s"
     let left = 0;
     let looked = Promise.withResolvers<void>();
     const agent = startAgent({
-      ...node,
+      ...filesOf(node),
       mirror: MIRROR,
       source: { current: config, subscribe: () => () => undefined },
       onChange: ({ kind }) => {

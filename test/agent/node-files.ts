@@ -5,7 +5,8 @@ import { lstat, mkdir, readdir, readFile, readlink, symlink, writeFile } from 'n
 import { dirname, join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { pino } from 'pino';
-import { applyOnce } from '../../agent/agent.ts';
+import { type AgentOptions, applyOnce } from '../../agent/agent.ts';
+import { CertsDirectories } from '../../agent/certs-directories.ts';
 import type { Change } from '../../agent/change.ts';
 import { rollback } from '../../agent/rollback.ts';
 import type { Place } from '../../agent/state.ts';
@@ -45,6 +46,11 @@ export async function makeNode(t: TestContext, certs = 'certs.d'): Promise<NodeF
     applied: async (yaml, mirror) => summary(await apply(yaml, mirror)),
     rollback: async () => summary(await rollback(place)),
   };
+}
+
+/** What an agent is told to look after those files. */
+export function filesOf({ certsDir, stateDir, log }: Place): Pick<AgentOptions, 'files' | 'log'> {
+  return { files: new CertsDirectories({ stateDir, log }, [certsDir]), log };
 }
 
 export function configOf(yaml: string): Config {

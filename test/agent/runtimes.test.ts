@@ -4,7 +4,7 @@ import { dirname, join } from 'node:path';
 import { suite, type TestContext, test } from 'node:test';
 import type { CriAnswer } from '../../agent/runtimes/ask-cri.ts';
 import { type NodeSight, reasonOf } from '../../agent/runtimes/node-sight.ts';
-import { feedWithoutOwned, withoutOwned } from '../../agent/runtimes/owned-hosts.ts';
+import { ownedOf } from '../../agent/runtimes/owned-hosts.ts';
 import { seeNode } from '../../agent/runtimes/see-node.ts';
 import { watchNode } from '../../agent/runtimes/watch-node.ts';
 import { makeScratch, removeScratch } from '../tools/scratch.ts';
@@ -758,43 +758,14 @@ test('a directory where the file should be is a reason, not a failure', async (t
   assert.match(reasonOf(await seeNode({ root })) ?? '', /\/etc\/containerd\/config\.toml is no regular file/);
 });
 
-test('hosts that belong to the distribution are taken out of the configuration, and the others left in it', () => {
+test('hosts that belong to the distribution are left to it, and no others', () => {
   const config = configOf('upstreams: { ghcr.io: {}, quay.io: {} }');
   const sight = DISTRIBUTIONS['k3s']?.sight;
   assert.ok(sight !== undefined);
-  const { config: rest, left } = withoutOwned(config, sight);
-  assert.deepEqual([...rest.upstreams.keys()], ['quay.io']);
   assert.deepEqual(
-    left.map(({ host }) => host),
+    ownedOf(config, sight).map(({ host }) => host),
     ['ghcr.io'],
   );
-});
-
-test('a feed of configurations leaves them out of every one', () => {
-  const sight = DISTRIBUTIONS['k3s']?.sight;
-  assert.ok(sight !== undefined);
-  const [first, second] = [
-    configOf('upstreams: { ghcr.io: {}, quay.io: {} }'),
-    configOf('upstreams: { ghcr.io: {} }'),
-  ];
-  const listeners = new Set<(config: typeof first) => void>();
-  const seen: string[][] = [];
-  const feed = feedWithoutOwned(
-    {
-      current: first,
-      subscribe: (listener) => {
-        listeners.add(listener);
-        return () => listeners.delete(listener);
-      },
-    },
-    sight,
-  );
-  assert.deepEqual([...feed.current.upstreams.keys()], ['quay.io']);
-  const end = feed.subscribe(({ upstreams }) => seen.push([...upstreams.keys()]));
-  for (const listener of listeners) listener(second);
-  assert.deepEqual(seen, [[]]);
-  end();
-  assert.equal(listeners.size, 0);
 });
 
 test('a watch tells of what changed on the node, and goes on after failures and while the runtime is away', async (t) => {

@@ -23,6 +23,12 @@ const NAMESPACE = '/api/v1/namespaces/weir';
 const SERVICE = '/api/v1/namespaces/weir/services/weir-registry';
 const OWN = '# their own\nserver = "https://ghcr.io"\n';
 
+/** Of containerd 1.7. */
+const CONFIG_TOML = `version = 2
+[plugins."io.containerd.grpc.v1.cri".registry]
+  config_path = "/etc/containerd/certs.d"
+`;
+
 const map = (text: string) => ({ data: { 'config.yaml': text } });
 const GOOD = 'upstreams: { docker.io: {}, ghcr.io: {} }\n';
 const BROKEN = 'upstreams: { docker.io: { mirrr: x } }\n';
@@ -177,6 +183,61 @@ suite('the agent of a node', { concurrency: 3 }, () => {
     assert.equal(await agent.stop(), 0);
   });
 
+  test('writes nothing where the runtime would not read it, and says why and what to do', async (t) => {
+    const node = await prepare(t);
+    const agent = await node.start();
+    await until(() => node.label() === 'configured');
+    assert.equal(
+      node.annotations()['weir.dev/upstreams'],
+      '{"docker.io":"configured","ghcr.io":"configured"}',
+    );
+    await agent.stop();
+    // What was written while the runtime read it is taken away.
+    await writeFile(node.config, 'version = 2\n');
+    await writeVersion(node.root, '1.7.24-1');
+    const again = await node.start();
+    await until(() => node.label() === 'fallback');
+    assert.deepEqual(await node.hostNames(), ['ghcr.io']);
+    assert.equal(await node.hosts('ghcr.io'), OWN);
+    assert.match(
+      String(node.annotations()['weir.dev/mirror-reason']),
+      /no config_path is set in \/etc\/containerd\/config\.toml.*Set config_path = .* and restart containerd/,
+    );
+    assert.equal(
+      node.annotations()['weir.dev/upstreams'],
+      '{"docker.io":"unsupported","ghcr.io":"unsupported"}',
+    );
+    node.api.set(MAP, map('upstreams: { quay.io: {} }\n'));
+    await until(() => node.annotations()['weir.dev/upstreams'] === '{"quay.io":"unsupported"}');
+    node.api.set(DAEMON_SET, undefined);
+    assert.equal(await again.stop(), 0);
+    assert.deepEqual(node.annotations(), {});
+  });
+
+  test('writes to both directories of the list trap, and leaves both', async (t) => {
+    const node = await prepare(t);
+    await writeFile(node.config, 'version = 3\n');
+    await writeVersion(node.root, '2.2.1-1');
+    const agent = await node.start();
+    await until(() => node.label() === 'configured');
+    const list = join(node.root, 'etc/containerd/certs.d:/etc/docker/certs.d');
+    assert.match(await readFile(join(list, 'docker.io/hosts.toml'), 'utf8'), /127\.0\.0\.1/);
+    assert.match(await node.hosts('docker.io'), /127\.0\.0\.1/);
+    node.api.set(DAEMON_SET, undefined);
+    assert.equal(await agent.stop(), 0);
+    assert.equal(existsSync(join(node.root, 'etc/containerd/certs.d:')), false);
+    assert.equal(await node.hosts('ghcr.io'), OWN);
+    assert.equal(existsSync(join(node.root, 'var/lib/weir')), false);
+  });
+
+  test('writes where it is told to, whatever the runtime says', async (t) => {
+    const node = await prepare(t);
+    await writeFile(node.config, 'version = 2\n');
+    await node.start(['--door', `127.0.0.1:${node.port}`, '--certs-dir', '/etc/elsewhere']);
+    await until(() => node.label() === 'configured');
+    assert.ok(existsSync(join(node.root, 'etc/elsewhere/docker.io/hosts.toml')));
+  });
+
   test('follows the last of many edits, and keeps that one', async (t) => {
     const node = await prepare(t);
     await node.start();
@@ -244,6 +305,15 @@ suite('of wrong flags', () => {
 const recordSchema = z.record(z.string(), z.unknown());
 const service = (clusterIP: string) => ({ spec: { clusterIP, ports: [{ port: 5000 }] } });
 
+/** As Debian's package manager knows it. */
+async function writeVersion(root: string, version: string): Promise<void> {
+  await mkdir(join(root, 'var/lib/dpkg'), { recursive: true });
+  await writeFile(
+    join(root, 'var/lib/dpkg/status'),
+    `Package: containerd\nStatus: install ok installed\nVersion: ${version}\n\n`,
+  );
+}
+
 /** A node with a file of its own, in a cluster with everything that the agent asks for. */
 async function prepare(t: TestContext) {
   const api = await ScriptedApi.start(t);
@@ -256,6 +326,8 @@ async function prepare(t: TestContext) {
   const certs = join(root, 'etc/containerd/certs.d');
   await mkdir(join(certs, 'ghcr.io'), { recursive: true });
   await writeFile(join(certs, 'ghcr.io/hosts.toml'), OWN);
+  const config = join(root, 'etc/containerd/config.toml');
+  await writeFile(config, CONFIG_TOML);
   api.set(NODE, {});
   api.set(NAMESPACE, {});
   api.set(MAP, map(GOOD));
@@ -270,6 +342,7 @@ async function prepare(t: TestContext) {
     root,
     port,
     file,
+    config,
     labels: () => ofNode('labels'),
     label: () => ofNode('labels')['weir.dev/mirror'],
     annotations: () => ofNode('annotations'),

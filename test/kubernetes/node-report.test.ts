@@ -3,34 +3,62 @@ import process from 'node:process';
 import { type TestContext, test } from 'node:test';
 import { pino } from 'pino';
 import { connectKubernetes } from '../../kubernetes/client.ts';
-import { NodeReporter } from '../../kubernetes/node-report.ts';
+import { type NodeReport, NodeReporter, type NodeReporterOptions } from '../../kubernetes/node-report.ts';
+import { formatUpstreams, parseUpstreams } from '../../kubernetes/node-upstreams.ts';
 import { until } from '../agent/scripted-replica.ts';
 import { refuse, ScriptedApi } from './scripted-api.ts';
 
 const NODE = '/api/v1/nodes/node1';
-const CONFIGURED = { mirror: 'configured', configHash: 'abcdef0123456789' } as const;
-const BAD = { mirror: 'fallback', configHash: 'abcdef0123456789', reason: 'x'.repeat(5_000) } as const;
+const CONFIGURED: NodeReport = {
+  mirror: 'configured',
+  configHash: 'abcdef0123456789',
+  upstreams: new Map([
+    ['quay.io', 'configured'],
+    ['docker.io', 'configured'],
+  ]),
+};
+const BAD: NodeReport = {
+  mirror: 'fallback',
+  configHash: 'abcdef0123456789',
+  reason: 'x'.repeat(5_000),
+  upstreams: new Map([['docker.io', 'unsupported']]),
+};
 
 test('a report that says nothing new is not written again', async (t) => {
   const { api, reporter, patches } = await reporting(t);
   reporter.report(CONFIGURED);
   await until(() => patches() === 1);
-  for (let look = 0; look < 20; look++) reporter.report(CONFIGURED);
+  for (let look = 0; look < 20; look++) {
+    reporter.report(CONFIGURED);
+    await new Promise((resolve) => setTimeout(resolve, 3));
+  }
   reporter.report(BAD);
   await until(() => patches() === 2);
   assert.deepEqual(api.get(NODE)?.metadata?.['labels'], { 'weir.dev/mirror': 'fallback' });
   assert.deepEqual(api.get(NODE)?.metadata?.['annotations'], {
     'weir.dev/config': 'abcdef012345',
     'weir.dev/mirror-reason': 'x'.repeat(1_000),
+    'weir.dev/upstreams': '{"docker.io":"unsupported"}',
   });
 });
 
+test('reports that come together are one, the last', async (t) => {
+  const { api, reporter, patches } = await reporting(t, { gatherMs: 100 });
+  for (const proof of ['unproven', 'bypassed', 'proven']) reporter.report({ ...CONFIGURED, proof });
+  await until(() => patches() > 0);
+  assert.deepEqual(api.get(NODE)?.metadata?.['annotations'], {
+    'weir.dev/config': 'abcdef012345',
+    'weir.dev/proof': 'proven',
+    'weir.dev/upstreams': '{"docker.io":"configured","quay.io":"configured"}',
+  });
+  assert.equal(patches(), 1);
+});
+
 test('a label that somebody took away is back after a while', async (t) => {
-  const { api, reporter, patches } = await reporting(t, 0);
+  const { api, reporter, patches } = await reporting(t, { againMs: 50 });
   reporter.report(CONFIGURED);
   await until(() => patches() === 1);
   api.set(NODE, { metadata: {} });
-  reporter.report(CONFIGURED);
   await until(() => patches() === 2);
   assert.deepEqual(api.get(NODE)?.metadata?.['labels'], { 'weir.dev/mirror': 'configured' });
 });
@@ -62,13 +90,41 @@ test('the last word is said although the API server falters, and nothing after i
   reporter.report(CONFIGURED);
   await new Promise((resolve) => setTimeout(resolve, 100));
   assert.deepEqual(api.get(NODE)?.metadata?.['labels'], {});
+  assert.deepEqual(api.get(NODE)?.metadata?.['annotations'], {});
 });
 
-async function reporting(t: TestContext, againMs?: number) {
+test('the states of very many upstreams fit into an annotation, those that matter first', () => {
+  const mixed = many(2_000, (index) => (index % 100 === 0 ? 'failed' : 'configured'));
+  const failed = new Map([...mixed].filter(([, state]) => state === 'failed'));
+  assert.deepEqual(parseUpstreams(formatUpstreams(mixed)), failed);
+
+  const text = formatUpstreams(many(2_000, () => 'unsupported'));
+  assert.ok(text.length <= 100 * 1024 && text.length > 99 * 1024, `${text.length} bytes`);
+  assert.equal(parseUpstreams(text).get(host(0)), 'unsupported');
+
+  const few = many(100, () => 'configured');
+  assert.deepEqual(parseUpstreams(formatUpstreams(few)), few);
+});
+
+test('an annotation that is not what weir writes says nothing', () => {
+  for (const text of [undefined, '', '{', '[]', 'null', '{"docker.io":1}'])
+    assert.deepEqual([...parseUpstreams(text)], [], text);
+});
+
+function many(count: number, stateOf: (index: number) => string): ReadonlyMap<string, string> {
+  return new Map(Array.from({ length: count }, (_, index) => [host(index), stateOf(index)]));
+}
+
+function host(index: number): string {
+  return `registry-${index}.${'long-name.'.repeat(20)}example`;
+}
+
+async function reporting(t: TestContext, options: NodeReporterOptions = {}) {
   const api = await ScriptedApi.start(t);
   process.env['KUBECONFIG'] = api.kubeconfig;
   api.set(NODE, { metadata: {} });
-  const reporter = new NodeReporter(connectKubernetes('test'), 'node1', pino({ level: 'silent' }), againMs);
+  const log = pino({ level: 'silent' });
+  const reporter = new NodeReporter(connectKubernetes('test'), 'node1', log, { gatherMs: 1, ...options });
   t.after(() => reporter.close());
   return { api, reporter, patches: () => api.requests.filter(({ method }) => method === 'PATCH').length };
 }

@@ -1,0 +1,51 @@
+import { messageOf } from '../process/file-problem.ts';
+import { CertsDirectories } from './certs-directories.ts';
+import type { Change } from './change.ts';
+import { forgetPlace } from './rollback.ts';
+import type { RuntimeFiles } from './runtime-files.ts';
+import { type Place, rememberedDirectories } from './state.ts';
+
+/** A node, and where weir keeps its memory on it. */
+export type NodePlace = Omit<Place, 'certsDir' | 'laterDirs'>;
+
+/**
+ * Brings everything of a node back to what it was before weir: in every directory that is remembered, and in these,
+ * which may have been forgotten. Harmless where weir never was, and when it is done twice.
+ *
+ * @param except directories that stay as they are.
+ * @throws AggregateError with one error for each file that could not be restored; the others are.
+ */
+export async function restoreNode(
+  place: NodePlace,
+  certsDirs: readonly string[],
+  except: readonly string[] = [],
+): Promise<readonly Change[]> {
+  const kept = new Set(except);
+  const directories = new Set([...certsDirs, ...(await rememberedDirectories(place))]).difference(kept);
+  const all: readonly RuntimeFiles[] = [new CertsDirectories(place, [...directories])];
+  const changes: Change[] = [];
+  const failures: unknown[] = [];
+  for (const files of all) {
+    try {
+      changes.push(...(await files.restore()));
+    } catch (error) {
+      failures.push(error);
+    }
+  }
+  if (failures.length > 0) throw new AggregateError(failures, failures.map(messageOf).join('\n'));
+  return changes;
+}
+
+/**
+ * Takes away what weir kept on a node that it has left, with the files of these names in the state directory.
+ *
+ * @throws Error when something cannot be removed.
+ */
+export async function forgetNode(
+  place: NodePlace,
+  certsDirs: readonly string[],
+  beside: readonly string[],
+): Promise<void> {
+  for (const certsDir of new Set([...certsDirs, ...(await rememberedDirectories(place))]))
+    await forgetPlace({ ...place, certsDir }, beside);
+}
