@@ -135,6 +135,7 @@ weir
     if (given.configMap === undefined) {
       const { runAgent } = await import('./agent.ts');
       await run((stop, log) => {
+        refuseClusterFlags(given);
         const config = needed(given.config, CONFIG);
         const certsDir = needed(given.certsDir, CERTS_DIR);
         const mirror = needed(given.mirror, ['--mirror <url>', '']);
@@ -282,6 +283,23 @@ async function run(program: (stop: AbortSignal, log: Logger) => Promise<void>): 
 function needed(value: string | undefined, [flag]: readonly [flag: string, description: string]): string {
   if (value === undefined) throw new UsageError(`required option '${flag}' not specified`);
   return value;
+}
+
+/** @throws UsageError when a flag is given that means nothing without a ConfigMap. */
+function refuseClusterFlags(given: Partial<NodeAgentFlags>): void {
+  const { node, daemonSet, registryService, door, hostIp, criSocket, hostRoot } = given;
+  const flags = {
+    '--node': node,
+    '--daemon-set': daemonSet,
+    '--registry-service': registryService,
+    '--door': door,
+    '--host-ip': hostIp,
+    '--cri-socket': criSocket,
+    '--host-root': hostRoot === '/' ? undefined : hostRoot,
+  };
+  for (const [flag, value] of Object.entries(flags))
+    if (value !== undefined)
+      throw new UsageError(`${flag} is for an agent of a cluster, which has --config-map`);
 }
 
 /** Reads `90` or `90s`. */

@@ -74,6 +74,7 @@ suite('weir', () => {
         ['registry', '--config', config, '--listen', '127.0.0.1:0', '--store', 's3:///nothing?region'],
         /s3:\/\//,
       ],
+      [['agent', '--config', config, '--node', 'node1'], /--node is for an agent of a cluster/],
       [['registry', '--config', at('none.yaml'), ...rest], /cannot read the configuration/],
       [
         [

@@ -20,6 +20,8 @@ export interface NodeOptions {
   readonly cgroup: string;
   /** Where the CNI plugins are. */
   readonly cni: string;
+  /** What containerd's configuration says of registries; one directory of hosts.toml files if not told. */
+  readonly registries?: string;
   /** Files of its own, content by path. */
   readonly files: Readonly<Record<string, string>>;
 }
@@ -70,7 +72,7 @@ export async function node(options: NodeOptions): Promise<SandboxFiles> {
   };
 }
 
-function containerdConfiguration({ cni }: NodeOptions): string {
+function containerdConfiguration({ cni, registries = ONE_DIRECTORY }: NodeOptions): string {
   return `version = 3
 [plugins.'io.containerd.cri.v1.runtime']
 # Lower than its own is what only a privileged root may set.
@@ -79,10 +81,12 @@ restrict_oom_score_adj = true
 bin_dirs = [${JSON.stringify(cni)}]
 [plugins.'io.containerd.cri.v1.images'.pinned_images]
 sandbox = '${SANDBOX_IMAGE}'
-[plugins.'io.containerd.cri.v1.images'.registry]
+${registries}`;
+}
+
+const ONE_DIRECTORY = `[plugins.'io.containerd.cri.v1.images'.registry]
 config_path = '/etc/containerd/certs.d'
 `;
-}
 
 function networkConfiguration(number: number): string {
   return JSON.stringify({

@@ -135,8 +135,17 @@ export class Release {
 
   /** Why a node is not `configured`, as its annotation has it. */
   reason(node: string): Promise<string> {
-    const reason = '{.metadata.annotations.weir\\.dev/mirror-reason}';
-    return this.#cluster.kubectl('get', 'node', node, `--output=jsonpath=${reason}`);
+    return this.annotation(node, 'mirror-reason');
+  }
+
+  /** One of weir's annotations of a node; empty when it has none. */
+  annotation(node: string, name: string): Promise<string> {
+    return this.#cluster.kubectl(
+      'get',
+      'node',
+      node,
+      `--output=jsonpath={.metadata.annotations.weir\\.dev/${name}}`,
+    );
   }
 
   /** Waits until these nodes, or all of them, are `configured`. */

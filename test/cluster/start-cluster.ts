@@ -30,6 +30,8 @@ export interface ClusterOptions {
   readonly laterNodes?: number;
   /** Files that a node has from its start, content by path, by the node's name. */
   readonly files?: Readonly<Record<string, Readonly<Record<string, string>>>>;
+  /** What a node's containerd is told of registries, in TOML, by the node's name; one directory if not told. */
+  readonly registries?: Readonly<Record<string, string>>;
   /** How kube-proxy writes its rules; `nftables` if not told. */
   readonly proxyMode?: ProxyMode;
   /** Whether the cluster has S3, with an empty bucket. */
@@ -175,6 +177,7 @@ async function layOutMachines(
       proxyMode: options.proxyMode ?? 'nftables',
       cgroup: `/${cgroup}/${name}`,
       cni: join(kubernetes, 'cni'),
+      ...(options.registries?.[name] === undefined ? {} : { registries: options.registries[name] }),
       files: options.files?.[name] ?? {},
     });
     await layOut(join(directory, name), files);
