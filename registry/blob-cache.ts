@@ -155,6 +155,9 @@ export class BlobCache {
   /** The size of the blob, without fetching it; `undefined` in it when the upstream does not tell. @throws as {@link open} */
   async size(target: Target, digest: Digest): Promise<{ size: number | undefined; origin: BlobOrigin }> {
     const { store, upstream, signal, log } = this.#options;
+    const running = this.#running(target, digest);
+    const read = running?.name === nameOf(target) ? running.fill.verifiedSize : undefined;
+    if (read !== undefined) return { size: read, origin: 'miss' };
     const trouble = new StoreTrouble(log);
     const link = await this.#links.find(target, digest, trouble);
     if (link !== undefined) {

@@ -78,6 +78,11 @@ export class Fill {
     return this.#error === undefined && !this.#finished;
   }
 
+  /** Of the blob, once its digest has matched; it may not be in the store yet. */
+  get verifiedSize(): number | undefined {
+    return this.#verified ? this.#size : undefined;
+  }
+
   /**
    * A reader, once the upstream has begun to answer. When it did not tell the blob's size, that is once the
    * blob is complete: no other moment knows where a body ends.

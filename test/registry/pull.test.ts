@@ -90,6 +90,19 @@ suite('a pull through the registry', () => {
     );
   });
 
+  test('answers a HEAD for a blob that it just gave, although the upstream is away by then', async () => {
+    const config = image.blobs[0] ?? assert.fail();
+    assert.ok((await bytesOf(await fetchFrom(`blobs/${config.digest}`))).equals(config.bytes));
+    await upstream.stop();
+    try {
+      const answer = await fetchFrom(`blobs/${config.digest}`, { method: 'HEAD' });
+      assert.equal(answer.status, 200);
+      assert.equal(answer.headers.get('content-length'), String(config.bytes.length));
+    } finally {
+      await upstream.resume();
+    }
+  });
+
   test('streams to every client while it fills, from one reading', async () => {
     const { digest, bytes } = layer();
     const goOn = Promise.withResolvers<void>();
