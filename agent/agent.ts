@@ -165,8 +165,8 @@ export class Agent {
     for (const change of changes) {
       // What is left alone is news once, not at every look.
       if (change.kind === 'left' && reasonOf(before.get(change.host)) === change.reason) continue;
-      if (change.kind === 'left') this.#log.warn(change, 'hosts.toml left');
-      else this.#log.info(change, `hosts.toml ${change.kind}`);
+      if (change.kind === 'left') this.#log.warn(change, 'a registry host is left');
+      else this.#log.info(change, `a registry host is ${change.kind}`);
       this.#options.onChange?.(change);
     }
     for (const error of failures) this.#log.error({ err: error }, 'a registry host could not be configured');

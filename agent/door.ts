@@ -167,7 +167,7 @@ const OUTCOMES: readonly (Outcome | typeof CANARY)[] = [
 ];
 
 function isForCanary(url: string | undefined): boolean {
-  return url?.includes(`ns=${CANARY_HOST}`) ?? false;
+  return (url?.includes(`ns=${CANARY_HOST}`) ?? false) || (url?.startsWith(`/v2/${CANARY_HOST}/`) ?? false);
 }
 
 function doorMetrics(states: () => readonly ReplicaState[]) {

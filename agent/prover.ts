@@ -98,7 +98,7 @@ export class Prover {
     this.#settle(
       file === undefined
         ? undefined
-        : { kind: 'unproven', reason: `the canary's hosts.toml is not weir's: ${file.reason}` },
+        : { kind: 'unproven', reason: `the canary's file is not weir's: ${file.reason}` },
     );
   }
 

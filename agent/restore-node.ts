@@ -1,6 +1,8 @@
 import { messageOf } from '../process/file-problem.ts';
 import { CertsDirectories } from './certs-directories.ts';
 import type { Change } from './change.ts';
+import { CrioFiles } from './crio/crio-files.ts';
+import { DockerFiles } from './docker/docker-files.ts';
 import { forgetPlace } from './rollback.ts';
 import type { RuntimeFiles } from './runtime-files.ts';
 import { type Place, rememberedDirectories } from './state.ts';
@@ -10,19 +12,23 @@ export type NodePlace = Omit<Place, 'certsDir' | 'laterDirs'>;
 
 /**
  * Brings everything of a node back to what it was before weir: in every directory that is remembered, and in these,
- * which may have been forgotten. Harmless where weir never was, and when it is done twice.
+ * which may have been forgotten, and of each other runtime. Harmless where weir never was, and when it is done twice.
  *
- * @param except directories that stay as they are.
+ * @param inUse files that stay as they are.
  * @throws AggregateError with one error for each file that could not be restored; the others are.
  */
 export async function restoreNode(
   place: NodePlace,
   certsDirs: readonly string[],
-  except: readonly string[] = [],
+  inUse?: RuntimeFiles,
 ): Promise<readonly Change[]> {
-  const kept = new Set(except);
+  const kept = new Set(inUse instanceof CertsDirectories ? inUse.directories : []);
   const directories = new Set([...certsDirs, ...(await rememberedDirectories(place))]).difference(kept);
-  const all: readonly RuntimeFiles[] = [new CertsDirectories(place, [...directories])];
+  const all: readonly RuntimeFiles[] = [
+    new CertsDirectories(place, [...directories]),
+    ...(inUse instanceof CrioFiles ? [] : [new CrioFiles(place)]),
+    ...(inUse instanceof DockerFiles ? [] : [new DockerFiles(place)]),
+  ];
   const changes: Change[] = [];
   const failures: unknown[] = [];
   for (const files of all) {

@@ -118,7 +118,7 @@ export async function runNodeAgent(
   cleanup.defer(() => runtime.close());
   certsDirs.push(...runtime.certsDirs);
   // Of a runtime that was another one when weir wrote there.
-  await restoreNode(place, [], runtime.certsDirs).catch((error: unknown) =>
+  await restoreNode(place, [], runtime.files).catch((error: unknown) =>
     log.error({ err: error }, 'files for what the runtime was before stay'),
   );
   const { files, blocked } = runtime;

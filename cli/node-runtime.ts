@@ -1,10 +1,10 @@
 import { isDeepStrictEqual } from 'node:util';
 import type { Logger } from 'pino';
-import { CertsDirectories } from '../agent/certs-directories.ts';
 import type { HostState } from '../agent/change.ts';
 import type { NodePlace } from '../agent/restore-node.ts';
 import type { RuntimeFiles } from '../agent/runtime-files.ts';
 import { askCri } from '../agent/runtimes/ask-cri.ts';
+import { filesOf } from '../agent/runtimes/files-of.ts';
 import { type NodeSight, reasonOf } from '../agent/runtimes/node-sight.ts';
 import { ownedOf } from '../agent/runtimes/owned-hosts.ts';
 import { type NodeWatch, watchNode } from '../agent/runtimes/watch-node.ts';
@@ -34,6 +34,8 @@ export interface NodeRuntimeOptions {
 export class NodeRuntime {
   /** Rejects when the runtime is to be told in another way from now on. */
   readonly changed: Promise<never>;
+  /** What is written to have the runtime ask the mirror; `undefined` where nothing is. */
+  readonly files: RuntimeFiles | undefined;
   readonly #options: NodeRuntimeOptions;
   readonly #sight: NodeSight;
   readonly #watch: NodeWatch;
@@ -43,6 +45,7 @@ export class NodeRuntime {
     this.#watch = watch;
     this.#sight = watch.sight;
     this.changed = changed;
+    this.files = filesOf(this.#sight, options);
     const { distribution, runtime, version, verdict, notes } = this.#sight;
     options.log.info(
       {
@@ -50,7 +53,7 @@ export class NodeRuntime {
         runtime: runtime.value,
         version: version?.value,
         verdict: verdict.kind,
-        writesTo: this.certsDirs,
+        watches: this.files?.directories,
         notes,
       },
       'the runtime of this node',
@@ -91,19 +94,12 @@ export class NodeRuntime {
     return undefined;
   }
 
-  /** What is written to have the runtime ask the mirror; `undefined` where nothing is. */
-  get files(): RuntimeFiles | undefined {
-    const { certsDirs } = this;
-    if (certsDirs.length === 0) return undefined;
-    const { laterDirs } = this.#sight;
-    return new CertsDirectories({ ...this.#options.place, laterDirs }, certsDirs);
-  }
-
   /** Why there are no {@link NodeRuntime.files}, and what to do about it. */
   get blocked(): string {
     return reasonOf(this.#sight) ?? 'it is not known where the runtime looks for its registries';
   }
 
+  /** Of hosts.toml files; none where the runtime has another way. */
   get certsDirs(): readonly string[] {
     const { certsDir } = this.#options;
     return certsDir === undefined ? this.#sight.certsDirs : [certsDir];

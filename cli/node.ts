@@ -42,10 +42,10 @@ export async function planOfNode(flags: PlanFlags & { readonly log: Logger }): P
   const { config: whole, warnings } = await readConfig(flags);
   for (const warning of warnings) log.warn(formatProblem(warning, flags.config ?? flags.configMap ?? ''));
   const sight = await seeNode({ root, askCri });
-  const { certsDirs, laterDirs } =
-    flags.certsDir === undefined ? sight : { certsDirs: [flags.certsDir], laterDirs: [] };
-  if (certsDirs.length === 0) {
-    say(`nothing would be written: ${reasonOf(sight) ?? 'no directory is known'}`);
+  const { certsDir } = flags;
+  const reason = reasonOf(sight);
+  if (certsDir === undefined && reason !== undefined) {
+    say(`nothing would be written: ${reason}`);
     return;
   }
   const left = ownedOf(whole, sight);
@@ -55,8 +55,8 @@ export async function planOfNode(flags: PlanFlags & { readonly log: Logger }): P
   const canary = flags.configMap !== undefined;
   const plan = await planNode({
     root,
-    certsDirs,
-    laterDirs,
+    sight,
+    certsDir,
     stateDir,
     config: { ...whole, upstreams },
     mirror,

@@ -19,17 +19,21 @@ export interface CanaryRequest {
 }
 
 /**
- * Reads a request target that names {@link CANARY_HOST} as its namespace, as containerd does; `undefined` for every
- * other. A path alone never means it, and no configuration is asked: neither is it an upstream nor can one be.
+ * Reads a request target that names {@link CANARY_HOST} as its namespace, as containerd does, or at the begin of its
+ * path, as CRI-O does; `undefined` for every other. No configuration is asked: neither is it an upstream nor can one be.
  *
  * @throws RegistryError 404 for all that is no part of a canary.
  */
 export function parseCanaryRequest(target: string): CanaryRequest | undefined {
   if (!target.includes(CANARY_HOST)) return undefined;
   const [path = '', query = ''] = target.split('?', 2);
-  if (new URLSearchParams(query).get('ns')?.toLowerCase() !== CANARY_HOST) return undefined;
+  const namespace = new URLSearchParams(query).get('ns')?.toLowerCase();
+  const byPath = `/v2/${CANARY_HOST}/`;
+  const isByPath = namespace === undefined && path.startsWith(byPath);
+  if (namespace !== CANARY_HOST && !isByPath) return undefined;
+  const rest = path.slice(isByPath ? byPath.length : '/v2/'.length);
   const [, repository = '', kind, encoded = ''] =
-    /^\/v2\/([^/]+\/[^/]+)\/(manifests|blobs)\/([^/]+)$/.exec(path) ?? [];
+    /^([^/]+\/[^/]+)\/(manifests|blobs)\/([^/]+)$/.exec(rest) ?? [];
   const name = parseCanary(repository);
   if (name === undefined)
     throw new RegistryError(404, 'NAME_UNKNOWN', `${CANARY_HOST} has images ARCHITECTURE/NONCE, and no more`);

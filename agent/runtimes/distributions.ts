@@ -162,16 +162,10 @@ export const DISTRIBUTIONS: readonly Distribution[] = [
   { ...usual, name: 'plain containerd', signs: [[]] },
 ];
 
-/** Of runtimes that do not read hosts.toml. */
+/** Of runtimes that do not read hosts.toml: what they are told by, and how they come to read it. */
 export const OTHER_RUNTIMES = {
-  'cri-o': {
-    reason: 'CRI-O does not read hosts.toml, and weir does not configure CRI-O',
-    remedy:
-      'Name the mirror in a drop-in below /etc/containers/registries.conf.d ([[registry]] with [[registry.mirror]]) and send CRI-O a SIGHUP.',
-  },
-  docker: {
-    reason: 'Docker does not read hosts.toml, and weir does not configure Docker',
-    remedy:
-      'For Docker Hub, add the mirror to registry-mirrors in /etc/docker/daemon.json and send dockerd a SIGHUP.',
-  },
+  'cri-o':
+    'CRI-O is configured by a drop-in of registries.conf, which it reads at a SIGHUP (the agent needs hostPID for that), by itself with auto_reload_registries, or at its next start',
+  docker:
+    'Docker is configured by registry-mirrors of daemon.json, for Docker Hub alone, and reads it at a SIGHUP (the agent needs hostPID for that) or at its next start',
 } as const;

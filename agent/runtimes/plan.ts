@@ -4,9 +4,11 @@ import { join, resolve } from 'node:path';
 import { type Logger, pino } from 'pino';
 import type { Config } from '../../config/config.ts';
 import { codeOf, fileProblem, messageOf } from '../../process/file-problem.ts';
-import { applyConfig } from '../certs-directory.ts';
 import type { HostState } from '../change.ts';
 import { resolveOnNode } from '../node-root.ts';
+import type { RuntimeFiles } from '../runtime-files.ts';
+import { filesOf } from './files-of.ts';
+import type { NodeSight } from './node-sight.ts';
 import { byBytes } from './node-view.ts';
 import { shadow } from './shadow.ts';
 import { unifiedDiff } from './unified-diff.ts';
@@ -30,9 +32,9 @@ export interface PlannedFile {
 
 export interface PlanOptions {
   readonly root: string;
-  readonly certsDirs: readonly string[];
-  /** Looked at, and not written to. */
-  readonly laterDirs?: readonly string[];
+  readonly sight: NodeSight;
+  /** Instead of what was found. */
+  readonly certsDir?: string | undefined;
   readonly stateDir: string;
   readonly config: Config;
   readonly mirror: string;
@@ -51,14 +53,19 @@ export async function planNode(options: PlanOptions): Promise<Plan> {
     throw fileProblem('make a copy below', tmpdir(), error);
   });
   try {
-    const { certsDirs, laterDirs = [], stateDir } = options;
+    const { stateDir, sight, certsDir } = options;
     const root = resolve(options.root);
-    for (const directory of [...certsDirs, ...laterDirs, stateDir]) await shadow(root, directory, copy);
-    const certs = await Promise.all(certsDirs.map((directory) => resolveOnNode(copy, directory)));
+    const place = { root: copy, stateDir, log: silent() };
+    const pretended = { processRoot: root, signal: () => Promise.resolve() };
+    const files = filesOf(sight, { place, certsDir, pretended });
+    if (files === undefined) return { files: [], state: [], problems: [] };
+    const { directories } = files;
+    for (const directory of [...directories, ...sight.laterDirs, stateDir])
+      await shadow(root, directory, copy);
+    const certs = await Promise.all(directories.map((directory) => resolveOnNode(copy, directory)));
     const states = [await resolveOnNode(copy, stateDir)];
     const before = { certs: await readAll(copy, certs), state: await readAll(copy, states) };
-    const problems: string[] = [];
-    for (const certsDir of certsDirs) problems.push(...(await apply(options, copy, certsDir)));
+    const problems = await apply(files, options);
     const after = { certs: await readAll(copy, certs), state: await readAll(copy, states) };
     return {
       files: compare(before.certs, after.certs),
@@ -81,15 +88,10 @@ export function formatPlan({ files }: Plan): string {
 }
 
 async function apply(
-  { config, mirror, canary = false, stateDir, laterDirs = [] }: PlanOptions,
-  root: string,
-  certsDir: string,
+  files: RuntimeFiles,
+  { config, mirror, canary = false }: PlanOptions,
 ): Promise<readonly string[]> {
-  const log = silent();
-  const { states, failures } = await applyConfig(
-    { root, certsDir, laterDirs, stateDir, log },
-    { config, mirror, canary },
-  );
+  const { states, failures } = await files.apply({ config, mirror, canary });
   return [
     ...[...states].flatMap(([host, state]) => reasonOf(host, state)),
     ...failures.map((error) => messageOf(error)),
@@ -98,9 +100,9 @@ async function apply(
 
 function reasonOf(host: string, state: HostState): readonly string[] {
   // What failed is told by the failure.
-  return state.kind === 'overridden' || state.kind === 'unparsable'
-    ? [`${host}: ${state.kind}: ${state.reason}`]
-    : [];
+  return state.kind === 'configured' || state.kind === 'failed'
+    ? []
+    : [`${host}: ${state.kind}: ${state.reason}`];
 }
 
 function silent(): Logger {

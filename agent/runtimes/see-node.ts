@@ -56,7 +56,12 @@ export async function seeNode(options: {
   if (distribution.value.refusal !== undefined)
     return { ...base, ...NOTHING, verdict: { kind: 'unsupported', ...distribution.value.refusal }, notes };
   if (runtime.value !== 'containerd')
-    return { ...base, ...NOTHING, verdict: { kind: 'unsupported', ...OTHER_RUNTIMES[runtime.value] }, notes };
+    return {
+      ...base,
+      ...NOTHING,
+      verdict: { kind: 'configurable' },
+      notes: [...notes, OTHER_RUNTIMES[runtime.value]],
+    };
   const main = await mainFile(view, distribution.value, containerd);
   if (socket === undefined && containerd === undefined && !(await view.exists(main.value)))
     return { ...base, ...NOTHING, verdict: { kind: 'unsupported', ...NO_RUNTIME }, notes };

@@ -102,7 +102,7 @@ suite('a prover', () => {
     prover.look({ kind: 'overridden', reason: 'it was edited by hand' }, false);
     assert.deepEqual(prover.proof, {
       kind: 'unproven',
-      reason: "the canary's hosts.toml is not weir's: it was edited by hand",
+      reason: "the canary's file is not weir's: it was edited by hand",
     });
     prover.look(CONFIGURED, true);
     await until('proven');

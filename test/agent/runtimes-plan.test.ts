@@ -4,11 +4,14 @@ import { dirname, join } from 'node:path';
 import { suite, type TestContext, test } from 'node:test';
 import { pino } from 'pino';
 import { applyOnce } from '../../agent/agent.ts';
+import type { NodeSight } from '../../agent/runtimes/node-sight.ts';
 import { formatPlan, type Plan, planNode } from '../../agent/runtimes/plan.ts';
+import { seeNode } from '../../agent/runtimes/see-node.ts';
 import { unifiedDiff } from '../../agent/runtimes/unified-diff.ts';
 import { weir } from '../support/weir-command.ts';
 import { makeScratch, removeScratch } from '../tools/scratch.ts';
 import { configOf, MIRROR } from './node-files.ts';
+import { processes } from './runtime-root.ts';
 
 const CERTS = '/etc/containerd/certs.d';
 const STATE = '/var/lib/weir';
@@ -34,8 +37,11 @@ async function makeNode(t: TestContext, tree: Readonly<Record<string, string>>):
   const place = { root, certsDir: CERTS, stateDir: STATE, log: pino({ level: 'silent' }) };
   return {
     root,
-    plan: (yaml = CONFIG, certsDirs = [CERTS]) =>
-      planNode({ root, certsDirs, stateDir: STATE, config: configOf(yaml), mirror: MIRROR }),
+    plan: async (yaml = CONFIG, certsDirs = [CERTS]) => {
+      const seen = await seeNode({ root });
+      const sight: NodeSight = { ...seen, certsDirs, verdict: { kind: 'configurable' } };
+      return planNode({ root, sight, stateDir: STATE, config: configOf(yaml), mirror: MIRROR });
+    },
     apply: (yaml = CONFIG) => applyOnce({ ...place, config: configOf(yaml), mirror: MIRROR }),
     everything: () => everythingBelow(root),
   };
@@ -278,4 +284,27 @@ suite('weir node', () => {
     assert.deepEqual([wrong.code, /ftp:\/\/x/.test(wrong.stderr)], [2, true]);
     assert.equal((await weir('node', 'plan', '--config', 'x')).code, 2);
   });
+});
+
+test('of a node with CRI-O has its drop-in, and of one with Docker its daemon.json', async (t) => {
+  const crio = await makeNode(t, { '/run/crio/crio.sock': '', '/etc/containers/registries.conf': '' });
+  const docker = await makeNode(t, {
+    '/run/cri-dockerd.sock': '',
+    '/etc/docker/daemon.json': '{"debug": true}\n',
+    ...processes({ 7: { args: ['/usr/bin/dockerd'] } }),
+  });
+  for (const [{ root, everything }, path] of [
+    [crio, '/etc/containers/registries.conf.d/zzz-weir.conf'],
+    [docker, '/etc/docker/daemon.json'],
+  ] as const) {
+    const before = await everything();
+    const sight = await seeNode({ root });
+    const plan = await planNode({ root, sight, stateDir: STATE, config: configOf(CONFIG), mirror: MIRROR });
+    assert.deepEqual(await everything(), before);
+    assert.deepEqual(
+      plan.files.map((file) => file.path),
+      [path],
+    );
+    assert.match(plan.files[0]?.after ?? '', /127\.0\.0\.1:30500/);
+  }
 });

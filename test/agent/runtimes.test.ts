@@ -3,6 +3,7 @@ import { mkdir, symlink, unlink, utimes, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { suite, type TestContext, test } from 'node:test';
 import type { CriAnswer } from '../../agent/runtimes/ask-cri.ts';
+import { OTHER_RUNTIMES } from '../../agent/runtimes/distributions.ts';
 import { type NodeSight, reasonOf } from '../../agent/runtimes/node-sight.ts';
 import { ownedOf } from '../../agent/runtimes/owned-hosts.ts';
 import { seeNode } from '../../agent/runtimes/see-node.ts';
@@ -394,12 +395,8 @@ const DISTRIBUTIONS: Readonly<
       distribution: { value: 'CRI-O', source: '/run/crio/crio.sock' },
       runtime: { value: 'cri-o', source: '/run/crio/crio.sock' },
       socket: { value: '/run/crio/crio.sock', source: '/var/lib/kubelet/kubeadm-flags.env:1' },
-      verdict: {
-        kind: 'unsupported',
-        reason: 'CRI-O does not read hosts.toml, and weir does not configure CRI-O',
-        remedy:
-          'Name the mirror in a drop-in below /etc/containers/registries.conf.d ([[registry]] with [[registry.mirror]]) and send CRI-O a SIGHUP.',
-      },
+      verdict: { kind: 'configurable' },
+      notes: [...nothing.notes, OTHER_RUNTIMES['cri-o']],
     },
   },
   'Docker with cri-dockerd, whose containerd has no CRI': {
@@ -414,12 +411,8 @@ const DISTRIBUTIONS: Readonly<
       distribution: { value: 'Docker with cri-dockerd', source: '/run/cri-dockerd.sock' },
       runtime: { value: 'docker', source: '/run/cri-dockerd.sock' },
       socket: { value: '/run/cri-dockerd.sock', source: '/var/lib/kubelet/kubeadm-flags.env:1' },
-      verdict: {
-        kind: 'unsupported',
-        reason: 'Docker does not read hosts.toml, and weir does not configure Docker',
-        remedy:
-          'For Docker Hub, add the mirror to registry-mirrors in /etc/docker/daemon.json and send dockerd a SIGHUP.',
-      },
+      verdict: { kind: 'configurable' },
+      notes: [...nothing.notes, OTHER_RUNTIMES.docker],
     },
   },
   'one machine with containerd': {

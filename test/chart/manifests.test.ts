@@ -103,7 +103,12 @@ test('the command knows every flag that the manifests give it', async () => {
 });
 
 test('all that a namespace holds is put into it by name', async () => {
-  const clusterWide = new Set(['ClusterRole', 'ClusterRoleBinding']);
+  const clusterWide = new Set([
+    'ClusterRole',
+    'ClusterRoleBinding',
+    'ValidatingAdmissionPolicy',
+    'ValidatingAdmissionPolicyBinding',
+  ]);
   for (const { kind, metadata } of manifestsIn(
     await render('mirrors', ...flagsOf(cases.get('everything at once') ?? {})),
   ))

@@ -3,6 +3,7 @@
 import { isMade, provideAll, type Recipe } from '../tools/cache.ts';
 import { CommandError, onPath, run } from '../tools/command.ts';
 import { missingDebian } from '../tools/debian-containerd.ts';
+import { DOCKERDS, debianProgram, SKOPEO } from '../tools/debian-programs.ts';
 import { goModule, missingGo } from '../tools/go-module.ts';
 import { namespaceCommand, recipe, type Version, versions } from './containerd.ts';
 
@@ -36,7 +37,9 @@ export async function missingVersions(): Promise<Map<Version, string>> {
 export async function prepare(): Promise<void> {
   const lacking = await missingVersions();
   const wanted = versions.filter((version) => !lacking.has(version)).map(recipe);
-  await provideAll([...goRecipes(), ...wanted]);
+  const programs = [SKOPEO, ...Object.values(DOCKERDS)].map(debianProgram);
+  const debian = (await missingDebian()) === undefined ? programs : [];
+  await provideAll([...goRecipes(), ...wanted, ...debian]);
 }
 
 function goRecipes(): Recipe[] {
