@@ -2,9 +2,8 @@
 // when weir starts again, and from there both ways have to lead to their end.
 
 import assert from 'node:assert/strict';
-import fs, { type FileHandle } from 'node:fs/promises';
-import { syncBuiltinESMExports } from 'node:module';
 import { type TestContext, test } from 'node:test';
+import { cutBefore } from './cut-power.ts';
 import { makeNode, type NodeFiles } from './node-files.ts';
 
 const CONFIG = "upstreams: { docker.io: {}, 'harbor.corp:8443': {}, quay.io: {} }";
@@ -15,51 +14,6 @@ const BEFORE = {
   'harbor.corp:8443/ca.crt': 'x',
   'linked.toml': 'skip_verify = true\n',
 };
-
-class PowerCut extends Error {}
-
-const operations = ['rename', 'mkdir', 'unlink', 'rmdir', 'symlink', 'chmod', 'lchown'] as const;
-
-/** Runs until the power goes, and says whether it went. */
-async function cutBefore(t: TestContext, count: number, run: () => Promise<unknown>): Promise<boolean> {
-  let left = count;
-  const spend = (): void => {
-    if (left-- <= 0) throw new PowerCut(`before operation ${count}`);
-  };
-  const mocks = operations.map((name) => {
-    const real: (...given: never[]) => Promise<unknown> = fs[name];
-    return t.mock.method(fs, name, (...given: never[]) => {
-      spend();
-      return real(...given);
-    });
-  });
-  const open = fs.open;
-  mocks.push(
-    t.mock.method(fs, 'open', async (...given: Parameters<typeof open>) => {
-      if (given[1] === 'wx') spend();
-      const handle: FileHandle = await open(...given);
-      for (const name of ['writeFile', 'chmod', 'chown', 'sync'] as const) {
-        const real: (...given: never[]) => Promise<unknown> = handle[name].bind(handle);
-        t.mock.method(handle, name, (...given: never[]) => {
-          spend();
-          return real(...given);
-        });
-      }
-      return handle;
-    }),
-  );
-  syncBuiltinESMExports();
-  try {
-    await run();
-    return left < 0;
-  } catch (error) {
-    if (left >= 0) throw error;
-    return true;
-  } finally {
-    for (const mock of mocks) mock.mock.restore();
-    syncBuiltinESMExports();
-  }
-}
 
 async function everyCut(
   t: TestContext,
