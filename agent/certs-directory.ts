@@ -1,6 +1,7 @@
+import { basename } from 'node:path';
 import { type Route, routeFor } from '../config/routing.ts';
 import { CANARY_HOST } from '../oci/canary.ts';
-import { makeDirectory, missingDirectories, replaceFile } from '../process/durable-file.ts';
+import { makeDirectoryWith, missingDirectories, replaceFile } from '../process/durable-file.ts';
 import { messageOf } from '../process/file-problem.ts';
 import { findBasis } from './basis.ts';
 import { CANARY_ROUTE } from './canary-route.ts';
@@ -117,8 +118,10 @@ async function applyRoute(work: Work, route: Route, directory: HostDirectory): P
   state.remember(directory.name, text);
   state.rememberDirectories(await missingDirectories(certsDir));
   await state.save();
-  await makeDirectory(directory.path);
-  await replaceFile(directory.file, text, basis.access);
+  // A directory without the file would hide the user's `_default` meanwhile.
+  if (!directory.exists)
+    await makeDirectoryWith(directory.path, basename(directory.file), text, basis.access);
+  else await replaceFile(directory.file, text, basis.access);
   await removeSuperseded(state, written, text);
   const isHealed = verdict?.kind === 'damaged' || (verdict === undefined && written !== undefined);
   return { state: CONFIGURED, change: { kind: isHealed ? 'healed' : 'written' } };

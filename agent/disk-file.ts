@@ -96,7 +96,9 @@ async function readLimited(path: string, handle: FileHandle): Promise<Buffer> {
 }
 
 function tooLarge(path: string): UnfitError {
-  return new UnfitError(`${path} has more than ${MAX_BYTES} bytes, more than a file of registry hosts has. Move it away.`);
+  return new UnfitError(
+    `${path} has more than ${MAX_BYTES} bytes, more than a file of registry hosts has. Move it away.`,
+  );
 }
 
 function decode(bytes: Buffer): { text: string; isUtf8: boolean } {

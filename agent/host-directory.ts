@@ -1,7 +1,7 @@
 import { lstat, readdir } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { parseHost } from '../oci/host.ts';
-import { isLeftover, removeFile } from '../process/durable-file.ts';
+import { isLeftover, removeFile, removeIfEmpty } from '../process/durable-file.ts';
 import { codeOf, fileProblem } from '../process/file-problem.ts';
 
 /** A registry host's directory below the certificates directory. */
@@ -70,8 +70,22 @@ export async function clearLeftovers(directory: HostDirectory): Promise<void> {
     if (isLeftover(name)) await removeFile(join(directory.path, name));
 }
 
+/** Clears the directories that were not yet, or no longer, a host's when we were cut off. */
+export async function clearLeftoverDirectories(certsDir: string): Promise<void> {
+  for (const name of (await listDirectories(certsDir)).filter(isLeftover)) {
+    const path = join(certsDir, name);
+    for (const entry of await readdir(path).catch(rethrow('list', path)))
+      if (entry === HOSTS_FILE || isLeftover(entry)) await removeFile(join(path, entry));
+    await removeIfEmpty(path);
+  }
+}
+
 /** The names of all host directories; none when there is no certificates directory. */
 export async function listHostDirectories(certsDir: string): Promise<readonly string[]> {
+  return (await listDirectories(certsDir)).filter((name) => !isLeftover(name));
+}
+
+async function listDirectories(certsDir: string): Promise<readonly string[]> {
   try {
     const entries = await readdir(certsDir, { withFileTypes: true });
     return entries.filter((entry) => entry.isDirectory()).map(({ name }) => name);

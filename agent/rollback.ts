@@ -1,11 +1,18 @@
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import type { JsonMap } from '@iarna/toml';
-import { makeDirectory, removeFile, removeIfEmpty, replaceFile } from '../process/durable-file.ts';
+import {
+  makeDirectory,
+  removeDirectoryWith,
+  removeFile,
+  removeIfEmpty,
+  replaceFile,
+} from '../process/durable-file.ts';
 import { fileProblem, messageOf } from '../process/file-problem.ts';
 import { markerAt } from './basis.ts';
 import type { Change } from './change.ts';
 import { type PresentFile, readDiskFile } from './disk-file.ts';
 import {
+  clearLeftoverDirectories,
   clearLeftovers,
   type HostDirectory,
   listHostDirectories,
@@ -52,6 +59,7 @@ export async function restoreOthers(
   keep: ReadonlySet<string>,
 ): Promise<{ changes: readonly Change[]; failures: ReadonlyMap<string, Error> }> {
   const { state, log } = work;
+  await clearLeftoverDirectories(work.certsDir);
   const names = new Set([...state.names, ...(await namesWithMarker(work))]);
   const changes: Change[] = [];
   const failures = new Map<string, Error>();
@@ -108,7 +116,7 @@ async function restoreDirectory(
     const known = verdict?.kind === 'ours' ? disk.text : written;
     done =
       marker === undefined || known === undefined || typeof marker.was === 'string'
-        ? await remove(directory)
+        ? await remove(directory, marker)
         : await leaveRest(directory, disk, withoutMirror(known, marker.mirror), LOST);
   }
   if (marker?.was === 'no directory') await removeIfEmpty(directory.path);
@@ -130,8 +138,10 @@ async function bringBack(directory: HostDirectory, original: Original): Promise<
   return { kind: 'restored' };
 }
 
-async function remove(directory: HostDirectory): Promise<Done> {
-  await removeFile(directory.file);
+async function remove(directory: HostDirectory, marker: Marker | undefined): Promise<Done> {
+  if (marker?.was === 'no directory' && !directory.hasMore)
+    await removeDirectoryWith(directory.path, basename(directory.file));
+  else await removeFile(directory.file);
   return { kind: 'removed' };
 }
 
@@ -147,7 +157,7 @@ async function restoreEdited(
   const ours = written === undefined ? undefined : withoutMirror(written, marker.mirror, before);
   if (rest.text !== ours?.text && !isBare(rest, ours)) return leaveRest(directory, disk, rest);
   if (original !== undefined) return bringBack(directory, original);
-  return typeof marker.was === 'string' ? remove(directory) : leaveRest(directory, disk, rest, LOST);
+  return typeof marker.was === 'string' ? remove(directory, marker) : leaveRest(directory, disk, rest, LOST);
 }
 
 function rootOf(original: Original, { file }: HostDirectory): JsonMap {

@@ -76,6 +76,42 @@ export async function makeDirectory(path: string, mode = 0o755): Promise<void> {
   }
 }
 
+/**
+ * Makes a directory with one file in it, in one step: whoever looks finds no directory, or the file in it. What is
+ * cut off is left beside it.
+ */
+export async function makeDirectoryWith(
+  path: string,
+  name: string,
+  text: string,
+  access: Partial<Access> = {},
+): Promise<void> {
+  await makeDirectory(dirname(path));
+  const aside = asideOf(path);
+  try {
+    await makeDirectory(aside);
+    await replaceFile(join(aside, name), text, access);
+    await rename(aside, path);
+    await syncDirectory(dirname(path));
+  } catch (error) {
+    await removeFile(join(aside, name));
+    await removeIfEmpty(aside);
+    throw fileProblem('write', join(path, name), error instanceof Error ? (error.cause ?? error) : error);
+  }
+}
+
+/** Removes a directory with nothing but this file in it, in one step. What is cut off is left beside it. */
+export async function removeDirectoryWith(path: string, name: string): Promise<void> {
+  const aside = asideOf(path);
+  try {
+    await rename(path, aside);
+  } catch (error) {
+    throw fileProblem('remove', path, error);
+  }
+  await removeFile(join(aside, name));
+  await removeIfEmpty(aside);
+}
+
 /** Whether a directory entry is what a write of ours left when it was cut off. */
 export function isLeftover(name: string): boolean {
   return ASIDE.test(name);
@@ -85,7 +121,7 @@ const ASIDE = /^\.weir-[0-9a-f]{12}\.aside$/;
 
 async function replace(attempt: string, path: string, make: (aside: string) => Promise<void>): Promise<void> {
   // In the same directory: renaming is one step only inside a file system.
-  const aside = join(dirname(path), `.weir-${randomBytes(6).toString('hex')}.aside`);
+  const aside = asideOf(path);
   try {
     await make(aside);
     await rename(aside, path);
@@ -97,6 +133,10 @@ async function replace(attempt: string, path: string, make: (aside: string) => P
     });
     throw problem;
   }
+}
+
+function asideOf(path: string): string {
+  return join(dirname(path), `.weir-${randomBytes(6).toString('hex')}.aside`);
 }
 
 async function syncDirectory(path: string): Promise<void> {

@@ -3,7 +3,7 @@ import { execFileSync } from 'node:child_process';
 import { EventEmitter, once } from 'node:events';
 import { rm, stat, truncate } from 'node:fs/promises';
 import { join } from 'node:path';
-import { type TestContext, test } from 'node:test';
+import { test } from 'node:test';
 import { type Agent, type ConfigFeed, startAgent } from '../../agent/agent.ts';
 import type { Change } from '../../agent/change.ts';
 import type { Config } from '../../config/config.ts';
@@ -44,7 +44,7 @@ interface Running {
   readonly until: (change: string) => Promise<Change>;
 }
 
-function run(t: TestContext, node: NodeFiles, yaml: string): Running {
+function run(node: NodeFiles, yaml: string): Running {
   const feed = new Feed(yaml);
   const events = new EventEmitter();
   const changes: Change[] = [];
@@ -57,7 +57,7 @@ function run(t: TestContext, node: NodeFiles, yaml: string): Running {
       events.emit('change', change);
     },
   });
-  t.after(() => agent.close());
+  node.atEnd(() => agent.close());
   return {
     agent,
     feed,
@@ -77,7 +77,7 @@ const TWO = 'upstreams: { docker.io: {}, quay.io: {} }';
 
 test('the agent configures the node at its start, follows each edit, and leaves the files at its end', async (t) => {
   const node = await makeNode(t);
-  const { agent, feed, until } = run(t, node, TWO);
+  const { agent, feed, until } = run(node, TWO);
   await agent.ready;
   assert.deepEqual(
     [...agent.states()],
@@ -100,7 +100,7 @@ test('switched off, the node goes back to what it was, and on again it is config
   const node = await makeNode(t);
   await node.put({ 'docker.io/hosts.toml': '# mine\n[host.a]\n' });
   const before = await node.snapshot();
-  const { agent, feed, until, changes } = run(t, node, TWO);
+  const { agent, feed, until, changes } = run(node, TWO);
   await agent.ready;
   feed.set(`enabled: false\n${TWO}`);
   await until('restored docker.io');
@@ -121,7 +121,7 @@ for (const [damage, harm] of [
 ] as const)
   test(`a file that ${damage} is back within a second, and nothing more is written`, async (t) => {
     const node = await makeNode(t);
-    const { agent, until, changes } = run(t, node, TWO);
+    const { agent, until, changes } = run(node, TWO);
     await agent.ready;
     await agent.watching;
     const before = await node.snapshot();
@@ -137,7 +137,7 @@ for (const [damage, harm] of [
 
 test('an edited file is reported once, and its state says why', async (t) => {
   const node = await makeNode(t);
-  const { agent, feed, until, changes } = run(t, node, TWO);
+  const { agent, feed, until, changes } = run(node, TWO);
   await agent.ready;
   await agent.watching;
   await node.put({ 'docker.io/hosts.toml': `${await node.read('docker.io/hosts.toml')}# mine\n` });
@@ -151,7 +151,7 @@ test('an edited file is reported once, and its state says why', async (t) => {
 test('a host that fails stops no other, says why, and is configured once it can be', async (t) => {
   const node = await makeNode(t);
   await node.put({ 'docker.io': 'in the way' });
-  const { agent, until } = run(t, node, TWO);
+  const { agent, until } = run(node, TWO);
   await agent.ready;
   await agent.watching;
   const state = agent.states().get('docker.io');
@@ -167,7 +167,7 @@ test('a FIFO among the files does not hold up the agent', async (t) => {
   const node = await makeNode(t);
   await node.put({ 'docker.io/': '' });
   execFileSync('mkfifo', [join(node.certsDir, 'docker.io/hosts.toml')]);
-  const { agent } = run(t, node, TWO);
+  const { agent } = run(node, TWO);
   await agent.ready;
   await agent.watching;
   assert.equal(agent.states().get('docker.io')?.kind, 'failed');
@@ -176,7 +176,7 @@ test('a FIFO among the files does not hold up the agent', async (t) => {
 
 test('an agent that is closed at once writes nothing any more', async (t) => {
   const node = await makeNode(t);
-  const { agent } = run(t, node, TWO);
+  const { agent } = run(node, TWO);
   await agent.close();
   const before = await node.snapshot();
   await agent.ready;

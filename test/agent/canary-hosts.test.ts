@@ -70,7 +70,7 @@ dial_timeout = "3s"
         if (state?.kind === 'overridden') edited.resolve(state);
       },
     });
-    t.after(() => agent.close());
+    node.atEnd(() => agent.close());
     await Promise.all([agent.ready, agent.watching]);
     assert.deepEqual([...agent.states().keys()], ['docker.io']);
     assert.deepEqual(looks[0], ['configured', true]);

@@ -19,6 +19,8 @@ export const NOTE =
   '# Written by weir. Once you edit it, it is yours: weir leaves it alone. "weir rollback" brings back what was here.';
 
 export interface NodeFiles extends Place {
+  /** To be done before the files are removed. */
+  atEnd(end: () => Promise<void>): void;
   /** By path below the certificates directory; a value `-> x` is a symbolic link to x. */
   put(files: Readonly<Record<string, string>>): Promise<void>;
   read(path: string): Promise<string>;
@@ -32,13 +34,18 @@ export interface NodeFiles extends Place {
 
 export async function makeNode(t: TestContext, certs = 'certs.d'): Promise<NodeFiles> {
   const scratch = await makeScratch();
-  t.after(() => removeScratch(scratch));
+  const ends: (() => Promise<void>)[] = [];
+  t.after(async () => {
+    for (const end of ends) await end();
+    await removeScratch(scratch);
+  });
   const certsDir = join(scratch, certs);
   const place = { certsDir, stateDir: join(scratch, 'state'), log: pino({ level: 'silent' }) };
   const apply = (yaml: string | Config, mirror = MIRROR): Promise<readonly Change[]> =>
     applyOnce({ ...place, mirror, config: typeof yaml === 'string' ? configOf(yaml) : yaml });
   return {
     ...place,
+    atEnd: (end) => void ends.push(end),
     put: (files) => putFiles(certsDir, files),
     read: (path) => readFile(join(certsDir, path), 'utf8'),
     snapshot: () => snapshotOf(certsDir),

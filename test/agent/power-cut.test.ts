@@ -97,8 +97,10 @@ test('cut off in a rollback, the next one ends it, and files are whole at any ti
     },
     (node) => node.rollback(),
     async (node) => {
+      // What is aside is nobody's yet, or any more.
       for (const [path, entry] of Object.entries(await node.snapshot()))
-        if (path.endsWith('hosts.toml')) assert.ok(entry === before[path] || entry === done[path], path);
+        if (path.endsWith('hosts.toml') && !path.includes('.aside/'))
+          assert.ok(entry === before[path] || entry === done[path], path);
       await node.rollback();
       assert.deepEqual(await node.snapshot(), before);
     },
