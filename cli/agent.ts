@@ -4,6 +4,7 @@ import type { Logger } from 'pino';
 import { type Agent, applyOnce, checkedMirror, startAgent } from '../agent/agent.ts';
 import { CertsDirectories } from '../agent/certs-directories.ts';
 import type { Change, HostState } from '../agent/change.ts';
+import { restoreRuntimeConfiguration } from '../agent/configure/restore.ts';
 import { forgetNode, restoreNode } from '../agent/restore-node.ts';
 import { forgetPlace, rollback } from '../agent/rollback.ts';
 import { seeNode } from '../agent/runtimes/see-node.ts';
@@ -59,6 +60,7 @@ export async function runRollback({
   // Files say by themselves that they are weir's, also where the state directory is lost.
   const { certsDirs } = await seeNode({ root });
   const changes = await restoreNode(place, certsDirs);
+  await restoreRuntimeConfiguration(place);
   await forgetNode(place, certsDirs, [LAST_GOOD_FILE]);
   print(changes, 'nothing of weir is on this node');
 }

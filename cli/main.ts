@@ -131,6 +131,11 @@ weir
   .option('--door <host:port>', 'address on the node from which pulls are forwarded to ready replicas')
   .option('--host-ip <address>', "the node's address, for --mirror nodePort")
   .option('--cri-socket <path>', "the runtime's, a path of the node, instead of what is found")
+  .option(
+    '--configure-runtime',
+    "set config_path in the runtime's configuration where it is missing, and restart it",
+  )
+  .option('--lease <namespace/name>', 'which one node at a time has while it does that')
   .action(async (given: Partial<AgentFlags & NodeAgentFlags> & { stateDir: string; hostRoot: string }) => {
     if (given.configMap === undefined) {
       const { runAgent } = await import('./agent.ts');
@@ -287,7 +292,7 @@ function needed(value: string | undefined, [flag]: readonly [flag: string, descr
 
 /** @throws UsageError when a flag is given that means nothing without a ConfigMap. */
 function refuseClusterFlags(given: Partial<NodeAgentFlags>): void {
-  const { node, daemonSet, registryService, door, hostIp, criSocket, hostRoot } = given;
+  const { node, daemonSet, registryService, door, hostIp, criSocket, hostRoot, lease } = given;
   const flags = {
     '--node': node,
     '--daemon-set': daemonSet,
@@ -295,6 +300,7 @@ function refuseClusterFlags(given: Partial<NodeAgentFlags>): void {
     '--door': door,
     '--host-ip': hostIp,
     '--cri-socket': criSocket,
+    '--lease': lease,
     '--host-root': hostRoot === '/' ? undefined : hostRoot,
   };
   for (const [flag, value] of Object.entries(flags))

@@ -8,16 +8,17 @@ import type { Proof } from '../agent/proof.ts';
 import { Prover } from '../agent/prover.ts';
 import { forgetNode, type NodePlace, restoreNode } from '../agent/restore-node.ts';
 import type { Config } from '../config/config.ts';
-import { connectKubernetes } from '../kubernetes/client.ts';
+import { connectKubernetes, type ObjectName } from '../kubernetes/client.ts';
 import { readLastGood } from '../kubernetes/last-good.ts';
 import { Leaving } from '../kubernetes/leaving.ts';
+import { NodeEvents } from '../kubernetes/node-events.ts';
 import { NodeReporter } from '../kubernetes/node-report.ts';
-import { reportEvent } from '../kubernetes/report-event.ts';
 import { aborted, describe, UsageError } from '../process/lifecycle.ts';
 import { createMetrics } from '../process/metrics.ts';
 import { parseAddress } from '../process/server.ts';
 import type { Readiness } from '../process/status-routes.ts';
 import { agentReadiness, measureStates } from './agent.ts';
+import { forgetConfigure, NodeConfigure } from './node-configure.ts';
 import { type MirrorFlags, openMirror, wantedMirror } from './node-mirror.ts';
 import { DEFAULT_CERTS_DIR, NodeRuntime } from './node-runtime.ts';
 import { parseObjectName } from './object-name.ts';
@@ -36,6 +37,10 @@ export interface NodeAgentFlags extends MirrorFlags {
   /** The runtime's CRI socket, a path of the node, instead of what was found. */
   readonly criSocket?: string;
   readonly listen: string;
+  /** Set `config_path` of the runtime where it is missing, and restart it. */
+  readonly configureRuntime?: boolean;
+  /** Which one node at a time has while it does that. */
+  readonly lease?: string;
   /** Of the agent on one machine, and no use in a cluster. */
   readonly config?: string;
   readonly once?: boolean;
@@ -53,6 +58,7 @@ export async function runNodeAgent(
   const configMap = parseObjectName(flags.configMap, '--config-map');
   const daemonSet = parseObjectName(flags.daemonSet, '--daemon-set');
   const wanted = wantedMirror(flags);
+  const lease = wantedLease(flags);
   const address = parseAddress(flags.listen);
   const kubernetes = connectKubernetes(PRODUCT);
   const metrics = createMetrics();
@@ -64,7 +70,8 @@ export async function runNodeAgent(
   const leaving = new Leaving(kubernetes, daemonSet, log);
   cleanup.defer(() => leaving.close());
   const stop = AbortSignal.any([flags.stop, leaving.already]);
-  const reporter = new NodeReporter(kubernetes, node, log);
+  const events = new NodeEvents({ kubernetes, node, reporter: REPORTER, log });
+  const reporter = new NodeReporter(kubernetes, node, log, { events });
   const certsDirs = [DEFAULT_CERTS_DIR];
   let ended: Promise<void> | undefined;
   const end = (): Promise<void> => (ended ??= leave(place, certsDirs, reporter, leaving));
@@ -91,21 +98,10 @@ export async function runNodeAgent(
       ...(proof === undefined ? {} : { proof: proof.kind }),
     });
   };
-  const refused = async (problem: string): Promise<void> => {
+  const refused = (problem: string): void => {
     log.error(problem);
     readiness = () => ({ ready: false, detail: [problem, ...config.detail] });
     tell(unconfigured(config.current, problem));
-    await reportEvent(
-      kubernetes,
-      {
-        subject: { kind: 'Node', name: node },
-        type: 'Warning',
-        reason: 'MirrorUnavailable',
-        message: problem,
-        reporter: REPORTER,
-      },
-      log,
-    );
   };
   const mirror = await openMirror({ wanted, kubernetes, metrics, log, stop, place, refused });
   if (mirror === undefined) return;
@@ -121,14 +117,37 @@ export async function runNodeAgent(
   await restoreNode(place, [], runtime.files).catch((error: unknown) =>
     log.error({ err: error }, 'files for what the runtime was before stay'),
   );
-  const { files, blocked } = runtime;
+  let judge = (): void => undefined;
+  let blocked = runtime.blocked;
+  const configure =
+    lease === undefined
+      ? undefined
+      : new NodeConfigure({
+          kubernetes,
+          lease,
+          node,
+          place,
+          sight: runtime.sight,
+          log,
+          refused(problem) {
+            blocked = `${runtime.blocked}. ${problem}`;
+            judge();
+          },
+        });
+  if (configure === undefined)
+    await forgetConfigure(place).catch((error: unknown) =>
+      log.error({ err: error }, "the runtime's configuration stays as weir made it"),
+    );
+  cleanup.defer(async () => configure?.close());
+  const other = Promise.race([mirror.moved, runtime.changed, configure?.changed ?? mirror.moved]);
+  const { files } = runtime;
   if (files === undefined) {
     log.warn({ reason: blocked }, 'nothing is written on this node');
-    const judge = (): void => tell(unconfigured(config.current, blocked));
+    judge = () => tell(unconfigured(config.current, blocked));
     readiness = () => ({ ready: true, detail: [blocked, ...config.detail] });
     cleanup.defer(config.subscribe(judge));
     judge();
-    await Promise.race([aborted(stop), mirror.moved, runtime.changed]);
+    await Promise.race([aborted(stop), other]);
     return;
   }
   const gate = new HealthGate({ mirror: mirror.url, metrics, log, onChange: () => agent.look() });
@@ -141,7 +160,7 @@ export async function runNodeAgent(
     metrics,
     log,
   });
-  const judge = (): void => tell(agent.states(), prover.proof);
+  judge = () => tell(agent.states(), prover.proof);
   const agent = startAgent({
     files,
     root: flags.hostRoot,
@@ -149,17 +168,17 @@ export async function runNodeAgent(
     source: config,
     log,
     leave: (current) => new Map([...withdrawn(current, gate.illness), ...runtime.owned(current)]),
-    onApplied: judge,
+    onApplied: () => judge(),
     onCanary: (state, isChanged) => prover.look(state, isChanged),
   });
-  prover.subscribe(judge);
+  prover.subscribe(() => judge());
   cleanup.defer(() => agent.close());
   cleanup.defer(() => prover.close());
   // It keeps a last good configuration, which is not to come back once the node has been left.
   cleanup.defer(() => config.close());
   measureStates(agent, metrics);
   readiness = () => agentReadiness(agent, config);
-  await Promise.race([aborted(stop), mirror.moved, runtime.changed]);
+  await Promise.race([aborted(stop), other]);
 }
 
 /** @throws UsageError */
@@ -177,6 +196,13 @@ function refuseContradictions({ config, once, node, ...places }: NodeAgentFlags)
   for (const [flag, path] of Object.entries(paths))
     if (path !== undefined && !isAbsolute(path))
       throw new UsageError(`${flag} takes a path that begins with "/", and "${path}" does not`);
+}
+
+/** @throws UsageError */
+function wantedLease({ configureRuntime, lease }: NodeAgentFlags): ObjectName | undefined {
+  if (configureRuntime !== true) return undefined;
+  if (lease === undefined) throw new UsageError('--configure-runtime needs --lease NAMESPACE/NAME');
+  return parseObjectName(lease, '--lease');
 }
 
 /** Paths as the node has them, not as they are mounted. */
@@ -203,6 +229,7 @@ async function leave(
   }
   try {
     const changes = await restoreNode(place, certsDirs);
+    await forgetConfigure(place);
     await forgetNode(place, certsDirs, [LAST_GOOD_FILE]);
     log.info({ changes }, 'the agent leaves for good, and the node is as it was');
     await reporter.conclude();

@@ -80,7 +80,7 @@ export async function openMirror(options: {
   readonly log: Logger;
   readonly stop: AbortSignal;
   readonly place: NodePlace;
-  readonly refused: (problem: string) => Promise<void>;
+  readonly refused: (problem: string) => void;
 }): Promise<OpenMirror | undefined> {
   const { stop, place, refused } = options;
   let last = '';
@@ -95,7 +95,7 @@ export async function openMirror(options: {
         await restoreNode(place, [DEFAULT_CERTS_DIR]).catch((cause: unknown) =>
           place.log.error({ err: cause }, 'the files stay'),
         );
-      if (problem !== last) await refused(problem);
+      if (problem !== last) refused(problem);
       last = problem;
     }
     await pauseUnlessStopped(RETRY_MS, stop);

@@ -27,26 +27,26 @@ export interface NodeRuntimeOptions {
   readonly log: Logger;
   readonly stop: AbortSignal;
   /** Is told why the node cannot be looked at. */
-  readonly refused: (problem: string) => Promise<void>;
+  readonly refused: (problem: string) => void;
 }
 
 /** The runtime of a node as it was found, which holds until {@link NodeRuntime.changed}. */
 export class NodeRuntime {
+  readonly sight: NodeSight;
   /** Rejects when the runtime is to be told in another way from now on. */
   readonly changed: Promise<never>;
   /** What is written to have the runtime ask the mirror; `undefined` where nothing is. */
   readonly files: RuntimeFiles | undefined;
   readonly #options: NodeRuntimeOptions;
-  readonly #sight: NodeSight;
   readonly #watch: NodeWatch;
 
   private constructor(options: NodeRuntimeOptions, watch: NodeWatch, changed: Promise<never>) {
     this.#options = options;
     this.#watch = watch;
-    this.#sight = watch.sight;
+    this.sight = watch.sight;
     this.changed = changed;
-    this.files = filesOf(this.#sight, options);
-    const { distribution, runtime, version, verdict, notes } = this.#sight;
+    this.files = filesOf(this.sight, options);
+    const { distribution, runtime, version, verdict, notes } = this.sight;
     options.log.info(
       {
         distribution: distribution.value,
@@ -86,7 +86,7 @@ export class NodeRuntime {
         return new NodeRuntime(options, watch, changed.promise);
       } catch (error) {
         const problem = `the runtime of this node cannot be found out: ${describe(error)}`;
-        if (problem !== last) await refused(problem);
+        if (problem !== last) refused(problem);
         last = problem;
       }
       await pauseUnlessStopped(RETRY_MS, stop);
@@ -96,23 +96,23 @@ export class NodeRuntime {
 
   /** Why there are no {@link NodeRuntime.files}, and what to do about it. */
   get blocked(): string {
-    return reasonOf(this.#sight) ?? 'it is not known where the runtime looks for its registries';
+    return reasonOf(this.sight) ?? 'it is not known where the runtime looks for its registries';
   }
 
   /** Of hosts.toml files; none where the runtime has another way. */
   get certsDirs(): readonly string[] {
     const { certsDir } = this.#options;
-    return certsDir === undefined ? this.#sight.certsDirs : [certsDir];
+    return certsDir === undefined ? this.sight.certsDirs : [certsDir];
   }
 
   get socket(): string {
-    return this.#options.criSocket ?? this.#sight.socket?.value ?? DEFAULT_SOCKET;
+    return this.#options.criSocket ?? this.sight.socket?.value ?? DEFAULT_SOCKET;
   }
 
   /** The hosts of the configuration that belong to the distribution. */
   owned(config: Config): ReadonlyMap<string, HostState> {
     return new Map(
-      ownedOf(config, this.#sight).map(({ host, reason }) => [host, { kind: 'unsupported', reason }]),
+      ownedOf(config, this.sight).map(({ host, reason }) => [host, { kind: 'unsupported', reason }]),
     );
   }
 

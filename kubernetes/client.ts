@@ -1,6 +1,7 @@
 import {
   ApiException,
   AppsV1Api,
+  CoordinationV1Api,
   CoreV1Api,
   createConfiguration,
   DiscoveryV1Api,
@@ -24,6 +25,7 @@ export interface Kubernetes {
   readonly core: CoreV1Api;
   readonly apps: AppsV1Api;
   readonly discovery: DiscoveryV1Api;
+  readonly coordination: CoordinationV1Api;
   readonly watch: Watch;
 }
 
@@ -66,6 +68,7 @@ export function connectKubernetes(product: string, quietMs = QUIET_MS): Kubernet
     core: new CoreV1Api(configuration),
     apps: new AppsV1Api(configuration),
     discovery: new DiscoveryV1Api(configuration),
+    coordination: new CoordinationV1Api(configuration),
     watch,
   };
 }

@@ -38,7 +38,8 @@ const hostile: readonly { name: string; make: (path: string) => Promise<void>; r
   {
     name: '10 MB large',
     make: (path) => writeFile(path, Buffer.alloc(10 * 1024 * 1024, '#')),
-    report: /docker\.io\/hosts\.toml has more than 262144 bytes, more than a file of registry hosts has\. Move it away\./,
+    report:
+      /docker\.io\/hosts\.toml has more than 262144 bytes, more than a file of registry hosts has\. Move it away\./,
   },
 ];
 

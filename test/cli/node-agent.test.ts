@@ -214,6 +214,21 @@ suite('the agent of a node', { concurrency: 3 }, () => {
     assert.deepEqual(node.annotations(), {});
   });
 
+  test('says why it did not set config_path either, where it was to', async (t) => {
+    const node = await prepare(t);
+    await writeFile(node.config, 'version = 2\n');
+    await writeVersion(node.root, '1.7.24-1');
+    const before = await readFile(node.config, 'utf8');
+    const door = ['--door', `127.0.0.1:${node.port}`];
+    const agent = await node.start([...door, '--configure-runtime', '--lease', 'weir/restart']);
+    const reason = (): string => String(node.annotations()['weir.dev/mirror-reason']);
+    await until(() => /no config_path is set.*weir did not set config_path: /.test(reason()));
+    assert.equal(await readFile(node.config, 'utf8'), before);
+    node.api.set(DAEMON_SET, undefined);
+    assert.equal(await agent.stop(), 0);
+    assert.equal(existsSync(join(node.root, 'var/lib/weir')), false);
+  });
+
   test('writes to both directories of the list trap, and leaves both', async (t) => {
     const node = await prepare(t);
     await writeFile(node.config, 'version = 3\n');
@@ -290,6 +305,7 @@ suite('of wrong flags', () => {
     [{ ...door, daemonSet: 'weir' }, /--daemon-set takes NAMESPACE\/NAME/],
     [{ ...door, configMap: 'weir/a/b' }, /--config-map takes NAMESPACE\/NAME/],
     [{ ...door, node: '' }, /--node is empty/],
+    [{ ...door, configureRuntime: true }, /--configure-runtime needs --lease NAMESPACE\/NAME/],
     [{ ...door, listen: 'nowhere' }, /"nowhere" is no address/],
   ];
   for (const [flags, message] of table)

@@ -45,7 +45,7 @@ suite('the nodes of a cluster with weir', { concurrency: false }, () => {
     await fallsBack('node1');
     assert.match(await release.reason('node1'), /127\.0\.0\.1:5700/);
     const events = await cluster.kubectl('get', 'events', '--all-namespaces', '--output=wide');
-    assert.match(events, /MirrorUnavailable.*node1.*127\.0\.0\.1:5700/);
+    assert.match(events, /MirrorFallback.*node1.*127\.0\.0\.1:5700/);
     assert.equal(await release.nodeFiles('node1'), original.get('node1'));
     await cluster.exec('node1', 'kill', holder);
     await release.configured('node1');
