@@ -10,6 +10,10 @@ export interface Config {
   readonly includeNamespaces: readonly string[];
   readonly excludeNamespaces: readonly string[];
   readonly fallback: Fallback;
+  /** `HOST[:PORT]` under which a node that cannot be configured finds our registry; what the webhook was started with when it is not said. */
+  readonly rewriteTo?: string;
+  /** `KIND.GROUP` of owners that compare the images of their Pods with their own, and would not settle. */
+  readonly skipOwners: readonly string[];
 }
 
 export interface Upstream {
@@ -69,4 +73,10 @@ export const DEFAULT_EXCLUDED_NAMESPACES: readonly string[] = [
   'kube-system',
   'kube-public',
   'kube-node-lease',
+];
+
+/** Operators that are known to compare images, where the configuration names none. */
+export const DEFAULT_SKIPPED_OWNERS: readonly string[] = [
+  'Cluster.postgresql.cnpg.io',
+  'AerospikeCluster.asdb.aerospike.com',
 ];

@@ -28,6 +28,7 @@ export function checkMeaning(raw: RawConfig, config: Config, source: YamlSource)
   checkDefaults(raw, config, report);
   checkPrefixes(raw, config, report);
   checkNamespaces(raw, config, report);
+  checkRewrite(config, report);
   if (config.upstreams.size === 0)
     report(
       'warning',
@@ -187,4 +188,15 @@ function checkNamespaces(raw: RawConfig, config: Config, report: Report): void {
   for (const key of ['podSelector', 'namespaceSelector'] as const)
     if (Object.keys(raw[key] ?? {}).length > 0)
       report('warning', [key], "a node's runtime does not know labels, and weir goes by none", remedy);
+}
+
+/** Whatever is rewritten to an upstream's own name would go there, past weir, under a path that it does not have. */
+function checkRewrite({ rewriteTo, upstreams }: Config, report: Report): void {
+  if (rewriteTo !== undefined && upstreams.has(parseHost(rewriteTo) ?? rewriteTo))
+    report(
+      'error',
+      ['rewriteTo'],
+      `${rewriteTo} is an upstream, and not weir's registry`,
+      'Name a host under which nodes reach weir itself, or remove it.',
+    );
 }

@@ -3,6 +3,7 @@ import { parseHost } from '../oci/host.ts';
 import {
   type Config,
   DEFAULT_EXCLUDED_NAMESPACES,
+  DEFAULT_SKIPPED_OWNERS,
   DIRECT_EGRESS,
   type EgressHop,
   type TagTimes,
@@ -195,6 +196,8 @@ function toConfig(raw: RawConfig): Config {
     includeNamespaces: raw.includeNamespaces ?? ['*'],
     excludeNamespaces: raw.excludeNamespaces ?? DEFAULT_EXCLUDED_NAMESPACES,
     fallback: raw.fallback ?? 'auto',
+    ...(raw.rewriteTo === undefined ? {} : { rewriteTo: raw.rewriteTo }),
+    skipOwners: raw.skipOwners ?? DEFAULT_SKIPPED_OWNERS,
   };
 }
 

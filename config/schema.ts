@@ -89,6 +89,18 @@ const namespace = z
       : refuse(context, `"${text}" is no namespace`, 'Write a namespace, or a pattern with * and ?.'),
   );
 
+const owner = z
+  .string()
+  .transform((text, context) =>
+    /^(?:\*|[A-Z][A-Za-z0-9]{0,62})(?:\.[a-z0-9]+(?:[.-][a-z0-9]+)*)?$/.test(text)
+      ? text
+      : refuse(
+          context,
+          `"${text}" is no kind of owner`,
+          'Write KIND.GROUP as in Cluster.postgresql.cnpg.io, or *.GROUP for every kind.',
+        ),
+  );
+
 const tags = z.strictObject({
   ttl: duration.optional(),
   staleWhileRevalidate: duration.optional(),
@@ -149,6 +161,8 @@ export const configSchema = z.strictObject({
   podSelector: z.record(z.string(), z.string()).nullish(),
   namespaceSelector: z.record(z.string(), z.string()).nullish(),
   fallback: z.enum(['auto', 'always', 'never']).optional(),
+  rewriteTo: authority.exactOptional(),
+  skipOwners: z.array(owner).nullish(),
 });
 
 export type RawConfig = z.output<typeof configSchema>;

@@ -38,6 +38,8 @@ export interface NodeReporterOptions {
   readonly events?: NodeEvents;
   /** Milliseconds from a report to its writing, give or take half: those that come meanwhile are one. */
   readonly gatherMs?: number;
+  /** How many nodes have something to report when this one has: the more, the longer a report waits. */
+  readonly nodes?: () => number;
   /** Milliseconds after which what the node says is written again, give or take a fifth. */
   readonly againMs?: number;
 }
@@ -45,6 +47,8 @@ export interface NodeReporterOptions {
 const MAX_REASON = 1_000;
 /** An edit reaches all nodes at once, and is followed by a proof on each of them. */
 const GATHER_MS = 1_000;
+/** Of all nodes. Whoever watches nodes, as a proxy or a network may on each of them, hears of every one. */
+const REPORTS_PER_SECOND = 100;
 /** Somebody may take the label away, or make the node anew. */
 const AGAIN_MS = 300_000;
 const LAST_ATTEMPTS = 3;
@@ -57,6 +61,7 @@ export class NodeReporter {
   readonly #log: Logger;
   readonly #events: NodeEvents | undefined;
   readonly #gatherMs: number;
+  readonly #nodes: () => number;
   readonly #againMs: number;
   readonly #latest: Latest<NodeReport>;
   #report: NodeReport | undefined;
@@ -72,6 +77,7 @@ export class NodeReporter {
     this.#log = log;
     this.#events = options.events;
     this.#gatherMs = options.gatherMs ?? GATHER_MS;
+    this.#nodes = options.nodes ?? (() => 1);
     this.#againMs = options.againMs ?? AGAIN_MS;
     this.#latest = new Latest({
       act: (report) => this.#write(report),
@@ -82,7 +88,10 @@ export class NodeReporter {
   report(report: NodeReport): void {
     if (this.#isClosed) return;
     this.#report = report;
-    this.#gathering ??= setTimeout(() => this.#put(), this.#gatherMs * (0.5 + Math.random())).unref();
+    // Agents do not start together as they hear of an edit together.
+    const spreadMs = this.#isBegun ? (1_000 * this.#nodes()) / REPORTS_PER_SECOND : 0;
+    const waitMs = Math.max(this.#gatherMs, spreadMs) * (0.5 + Math.random());
+    this.#gathering ??= setTimeout(() => this.#put(), waitMs).unref();
   }
 
   /**
@@ -125,11 +134,9 @@ export class NodeReporter {
   async #write(report: NodeReport): Promise<void> {
     const body = patchOf(report);
     if (body === this.#written) return;
-    if (this.#events !== undefined && !this.#isBegun) {
-      // A patch of nothing is answered with the node as it is, and needs no right to read nodes.
-      this.#events.begin(await this.#patch('{}'));
-      this.#isBegun = true;
-    }
+    // A patch of nothing is answered with the node as it is, and needs no right to read nodes.
+    if (!this.#isBegun) this.#events?.begin(await this.#patch('{}'));
+    this.#isBegun = true;
     // What the node says after an attempt that failed is not known.
     this.#written = undefined;
     await this.#patch(body);

@@ -1,7 +1,7 @@
 import type { KubernetesListObject, KubernetesObject } from '@kubernetes/client-node';
 import type { Logger } from 'pino';
 import { pauseUnlessStopped } from '../process/pause.ts';
-import { apiProblem, type Kubernetes } from './client.ts';
+import { apiProblem, type Kubernetes, statusOf } from './client.ts';
 
 export interface ObjectWatchOptions<Raw extends KubernetesObject> {
   readonly kubernetes: Kubernetes;
@@ -19,14 +19,16 @@ export interface ObjectWatchOptions<Raw extends KubernetesObject> {
 
 const FIRST_PAUSE_MS = 500;
 const LONGEST_PAUSE_MS = 30_000;
+/** After an API server that has more to do than it can: with thousands of nodes that ask again, it never catches up. */
+const LONGEST_PAUSE_WHEN_BUSY_MS = 120_000;
 /** A watch that stood for so long was a good one. */
 const SOUND_MS = 10_000;
 
 /**
  * Objects of one collection: listed, watched from there on, and listed again whenever a watch has ended. So what is
  * known is right again whatever became of the events between (a broken connection, a compacted history, an etcd that
- * was restored from a backup). While the API server is away, what was known last stays; the pauses grow, and are not
- * the same on two nodes.
+ * was restored from a backup). While the API server is away, what was known last stays; the pauses grow, the more so
+ * when it is there and cannot keep up, and are not the same on two nodes.
  */
 export class ObjectWatch<Raw extends KubernetesObject> {
   readonly #options: ObjectWatchOptions<Raw>;
@@ -50,13 +52,17 @@ export class ObjectWatch<Raw extends KubernetesObject> {
   async #run(): Promise<void> {
     const { signal } = this.#stop;
     while (!signal.aborted) {
+      let isBusy = false;
       try {
         await this.#listAndWatch();
       } catch (error) {
+        isBusy = isFromBusyServer(error);
         this.#tell(error);
       }
       await pauseUnlessStopped(this.#pause * (0.5 + Math.random()), signal);
-      this.#pause = Math.min(this.#pause * 2, LONGEST_PAUSE_MS);
+      this.#pause = isBusy
+        ? Math.min(this.#pause * 4, LONGEST_PAUSE_WHEN_BUSY_MS)
+        : Math.min(this.#pause * 2, LONGEST_PAUSE_MS);
     }
   }
 
@@ -120,6 +126,14 @@ export class ObjectWatch<Raw extends KubernetesObject> {
     if (this.#isAway) this.#options.log.info(`${this.#options.what} is watched again`);
     this.#isAway = false;
   }
+}
+
+/** It put the request off, or did not come to it in time; not one that is away, or refuses. */
+function isFromBusyServer(error: unknown): boolean {
+  if (!(error instanceof Error)) return false;
+  // A watch that is refused has it under this name.
+  const status = 'statusCode' in error ? error.statusCode : statusOf(error);
+  return status === 429 || status === 504 || error.name === 'TimeoutError';
 }
 
 /** The API server then sends something about every minute, so that a connection that is dead is told from a quiet one. */

@@ -95,6 +95,17 @@ const slips: ReadonlyMap<string, readonly [values: object, sentence: RegExp]> = 
     [{ metrics: { podMonitor: { interval: '30' } } }, /interval is "30": write a number with its unit/],
   ],
   [
+    'a host as a URL',
+    [
+      { webhook: { rewriteTo: 'https://m.corp' } },
+      /rewriteTo is "https:\/\/m.corp": write HOST or HOST:PORT/,
+    ],
+  ],
+  [
+    'labels as they are in values',
+    [{ webhook: { fallbackNodeSelector: 'pool: a' } }, /is "pool: a": write labels of nodes as kubectl/],
+  ],
+  [
     'an address in other letters',
     [{ mirrorAddress: 'nodeport' }, /is "nodeport": write door, service, nodePort/],
   ],

@@ -54,6 +54,19 @@ test('reports that come together are one, the last', async (t) => {
   assert.equal(patches(), 1);
 });
 
+test('of very many nodes each waits its turn with what comes after its first report', async (t) => {
+  const many = await reporting(t, { nodes: () => 1_000_000 });
+  many.reporter.report(BAD);
+  await until(() => many.patches() === 1);
+  many.reporter.report(CONFIGURED);
+  const few = await reporting(t, { nodes: () => 1 });
+  few.reporter.report(BAD);
+  await until(() => few.patches() === 1);
+  few.reporter.report(CONFIGURED);
+  await until(() => few.patches() === 2);
+  assert.equal(many.patches(), 1);
+});
+
 test('a label that somebody took away is back after a while', async (t) => {
   const { api, reporter, patches } = await reporting(t, { againMs: 50 });
   reporter.report(CONFIGURED);

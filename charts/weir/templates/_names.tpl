@@ -16,6 +16,7 @@
 
 {{- define "weir.agentName" -}}{{ include "weir.fullname" . }}-agent{{- end }}
 {{- define "weir.registryName" -}}{{ include "weir.fullname" . }}-registry{{- end }}
+{{- define "weir.webhookName" -}}{{ include "weir.fullname" . }}-webhook{{- end }}
 {{- define "weir.uninstallName" -}}{{ include "weir.fullname" . }}-uninstall{{- end }}
 {{- define "weir.testName" -}}{{ include "weir.fullname" . }}-test{{- end }}
 {{/* One name for the Pods of all hooks: before an uninstall, Helm then removes the one that a test left for its log. */}}
@@ -33,6 +34,9 @@
 {{- end }}
 {{- define "weir.registryAccount" -}}
 {{- with .Values.registry.serviceAccount }}{{ .name | default (.create | ternary (include "weir.registryName" $) "default") }}{{ end }}
+{{- end }}
+{{- define "weir.webhookAccount" -}}
+{{- with .Values.webhook.serviceAccount }}{{ .name | default (.create | ternary (include "weir.webhookName" $) "default") }}{{ end }}
 {{- end }}
 
 {{/* Takes the root and a component. */}}

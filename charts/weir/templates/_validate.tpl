@@ -4,6 +4,7 @@
 {{- include "weir.problems.registry" . }}
 {{- include "weir.problems.config" . }}
 {{- include "weir.problems.nodes" . }}
+{{- include "weir.problems.webhook" . }}
 {{- include "weir.problems.cluster" . }}
 {{- end }}
 
@@ -18,7 +19,14 @@
 {{- $tag := "the tag alone, of letters, digits, dots, hyphens and underscores" }}
 {{- $path := "a whole path of the node, which begins with a slash" }}
 {{- $interval := "a number with its unit, as in 30s" }}
+{{- $host := "HOST or HOST:PORT as in the names of images, without https://"}}
+{{- $selector := "labels of nodes as kubectl takes them, as in pool in (a, b)"}}
 {{- $namePattern := "^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?)?$" }}
+{{- $hostPattern := "^([A-Za-z0-9.-]+(:[0-9]{1,5})?|\\[[0-9A-Fa-f:.]+\\](:[0-9]{1,5})?)?$" }}
+{{- $label := "[A-Za-z0-9]([A-Za-z0-9._/-]*[A-Za-z0-9])?" }}
+{{- $values := "[(] *[A-Za-z0-9._-]*( *, *[A-Za-z0-9._-]*)* *[)]" }}
+{{- $term := printf "(!? *%s|%s *(=|==|!=) *[A-Za-z0-9._-]*|%s +(in|notin) +%s)" $label $label $label $values }}
+{{- $selectorPattern := printf "^( *%s *(, *%s *)*)?$" $term $term }}
 {{- $sizePattern := "^[0-9]+([.][0-9]+)?(m|k|[KMGTPE]i|[MGTPE]|e[+]?[0-9]+)?$" }}
 {{- $registryPattern := "^([^/:@\\s]+(:[0-9]+)?(/[^/:@\\s]+)*/?)?$" }}
 {{- $repositoryPattern := "^([^/@\\s]+/)*[a-z0-9]([a-z0-9._-]*[a-z0-9])?$" }}
@@ -38,6 +46,10 @@
   (list "clash.existingSecret" .Values.clash.existingSecret $namePattern $name)
   (list "agent.serviceAccount.name" .Values.agent.serviceAccount.name $namePattern $name)
   (list "registry.serviceAccount.name" .Values.registry.serviceAccount.name $namePattern $name)
+  (list "webhook.serviceAccount.name" .Values.webhook.serviceAccount.name $namePattern $name)
+  (list "webhook.rewriteTo" .Values.webhook.rewriteTo $hostPattern $host)
+  (list "config.rewriteTo" (.Values.config.rewriteTo | default "") $hostPattern $host)
+  (list "webhook.fallbackNodeSelector" .Values.webhook.fallbackNodeSelector $selectorPattern $selector)
   (list "persistence.size" .Values.persistence.size $sizePattern $size)
   (list "persistence.emptyDirSizeLimit" (.Values.persistence.emptyDirSizeLimit | default "0") $sizePattern $size)
   (list "registry.spool.sizeLimit" (.Values.registry.spool.sizeLimit | default "0") $sizePattern $size)
@@ -79,7 +91,7 @@ ca.bundles: {{ $file }} holds no certificate: give its PEM text, as with "--set-
 {{- end }}
 {{- range $label := list "name" "instance" "component" "part-of" "version" "managed-by" | sortAlpha }}
 {{- $label = printf "app.kubernetes.io/%s" $label }}
-{{- range $place, $labels := dict "commonLabels" $.Values.commonLabels "agent.podLabels" $.Values.agent.podLabels "registry.podLabels" $.Values.registry.podLabels }}
+{{- range $place, $labels := dict "commonLabels" $.Values.commonLabels "agent.podLabels" $.Values.agent.podLabels "registry.podLabels" $.Values.registry.podLabels "webhook.podLabels" $.Values.webhook.podLabels }}
 {{- if hasKey $labels $label }}
 {{ $place }} has {{ $label }}, which is the chart's own: take it out, or use nameOverride.
 {{- end }}
@@ -248,6 +260,30 @@ door.port and agent.metricsPort are both {{ $door }}: every node needs two free 
 {{- end }}
 {{- if and .Values.agent.criticalPodsQuota (not .Values.agent.priorityClassName) }}
 agent.criticalPodsQuota is a quota for agent.priorityClassName: give one, or unset the quota.
+{{- end }}
+{{- end }}
+
+{{- define "weir.problems.webhook" }}
+{{- $config := .Values.config }}
+{{- with .Values.webhook }}
+{{- if lt (int .port) 1024 }}
+webhook.port is {{ .port }}, and the webhook may not listen below 1024: choose another.
+{{- else if eq (int .port) 8080 }}
+webhook.port is 8080, where the webhook tells how it is: choose another.
+{{- end }}
+{{- if and (not .enabled) (eq ($config.fallback | default "") "always") }}
+config.fallback is "always", and there is no webhook: set webhook.enabled to true, or leave fallback out.
+{{- end }}
+{{- if and .enabled (not (include "weir.rewriteTo" $)) (eq ($config.fallback | default "") "always") }}
+config.fallback is "always", and without the door nodes find the registry under no name that images could have: set webhook.rewriteTo.
+{{- end }}
+{{- $isKnown := and (not $config.existingConfigMap) (eq (include "weir.mirrorNames" $) "{}") }}
+{{- if and .enabled .fallbackNodeSelector $isKnown (hasPrefix "127." (include "weir.rewriteTo" $)) }}
+webhook.fallbackNodeSelector is for nodes without an agent, where nobody listens on 127.0.0.1: set webhook.rewriteTo to a host under which they reach the registry.
+{{- end }}
+{{- if and .certManager.issuerRef (not .certManager.enabled) }}
+webhook.certManager.issuerRef does nothing without webhook.certManager.enabled: set it to true.
+{{- end }}
 {{- end }}
 {{- end }}
 

@@ -1,0 +1,61 @@
+{{/* Whether there is one: not where nobody would find the registry under a name that it could write. */}}
+{{- define "weir.hasWebhook" -}}
+{{- if and .Values.webhook.enabled (include "weir.rewriteTo" .) }}true{{ end }}
+{{- end }}
+
+{{/* The host that takes the place of a registry's in rewritten images. */}}
+{{- define "weir.rewriteTo" -}}
+{{- if .Values.webhook.rewriteTo }}
+{{- .Values.webhook.rewriteTo }}
+{{- else if .Values.config.rewriteTo }}
+{{- .Values.config.rewriteTo }}
+{{- else if eq .Values.mirrorAddress "door" }}
+{{- printf "127.0.0.1:%d" (int .Values.door.port) }}
+{{- end }}
+{{- end }}
+
+{{/* What the Secret is called in which cert-manager keeps the certificate. */}}
+{{- define "weir.webhookTlsName" -}}{{ include "weir.webhookName" . }}-tls{{- end }}
+
+{{/* Who signs it; one of the chart's own when no other is named. */}}
+{{- define "weir.webhookIssuer" -}}
+{{- $own := dict "kind" "Issuer" "name" (include "weir.webhookName" .) }}
+{{- $given := .Values.webhook.certManager.issuerRef }}
+{{- empty $given.name | ternary $own $given | toYaml }}
+{{- end }}
+
+{{/* The configuration that is in the cluster, or that the values give, as YAML; empty when neither is known. */}}
+{{- define "weir.configKnown" -}}
+{{- $data := dict }}
+{{- if .Values.config.existingConfigMap }}
+{{- $data = dig "data" dict (lookup "v1" "ConfigMap" .Release.Namespace .Values.config.existingConfigMap | default dict) }}
+{{- else }}
+{{- $data = include "weir.configData" . | fromYaml }}
+{{- end }}
+{{- get ($data | default dict) "config.yaml" }}
+{{- end }}
+
+{{/* Every host that takes the place of a registry's, as JSON. */}}
+{{- define "weir.rewriteHosts" -}}
+{{- $hosts := list (include "weir.rewriteTo" . | lower) }}
+{{- with (include "weir.configKnown" . | fromYaml).rewriteTo }}
+{{- $hosts = append $hosts (toString . | lower) }}
+{{- end }}
+{{- uniq $hosts | toJson }}
+{{- end }}
+
+{{/* What the names of images begin with that nodes are to fetch from a mirror by its own name, by registry host, as JSON. */}}
+{{- define "weir.mirrorNames" -}}
+{{- $names := dict }}
+{{- $upstreams := (include "weir.configKnown" . | fromYaml).upstreams }}
+{{- range $host, $upstream := kindIs "map" $upstreams | ternary $upstreams dict }}
+{{- if and (kindIs "map" $upstream) (eq (get ($upstream | default dict) "via" | toString) "node") (get ($upstream | default dict) "mirror") }}
+{{- $mirror := toString $upstream.mirror }}
+{{- $url := urlParse (contains "://" $mirror | ternary $mirror (printf "https://%s" $mirror)) }}
+{{- $path := trimAll "/" (regexReplaceAll "^/v2(/|$)" $url.path "/") }}
+{{- $port := eq $url.scheme "https" | ternary ":443" ":80" }}
+{{- $_ := set $names (lower $host) (printf "%s/%s" (trimSuffix $port (lower $url.host)) (empty $path | ternary "" (printf "%s/" $path))) }}
+{{- end }}
+{{- end }}
+{{- toJson $names }}
+{{- end }}

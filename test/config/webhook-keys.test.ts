@@ -1,0 +1,37 @@
+import assert from 'node:assert/strict';
+import { suite, test } from 'node:test';
+import { parseConfig } from '../../config/parse.ts';
+
+const UPSTREAM = 'upstreams: { ghcr.io: {} }\n';
+
+suite('what the configuration says to the webhook', () => {
+  test('has a default for every key but the name that images get', () => {
+    const { config } = parseConfig(UPSTREAM);
+    assert.equal(config.fallback, 'auto');
+    assert.equal('rewriteTo' in config, false);
+    assert.deepEqual(config.skipOwners, [
+      'Cluster.postgresql.cnpg.io',
+      'AerospikeCluster.asdb.aerospike.com',
+    ]);
+  });
+
+  test('is read as it is written', () => {
+    const text = `${UPSTREAM}rewriteTo: Mirror.corp:8443\nskipOwners: ["*.example.com", Thing]\n`;
+    const { config, warnings } = parseConfig(text);
+    assert.equal(config.rewriteTo, 'mirror.corp:8443');
+    assert.deepEqual(config.skipOwners, ['*.example.com', 'Thing']);
+    assert.deepEqual(warnings, []);
+    assert.deepEqual(parseConfig(`${UPSTREAM}skipOwners: []\n`).config.skipOwners, []);
+  });
+
+  const refused: Readonly<Record<string, [string, RegExp]>> = {
+    'a name with a scheme': ['rewriteTo: https://mirror.corp', /:2:1: error: rewriteTo: .* is no registry/],
+    'the name of an upstream': ['rewriteTo: ghcr.io', /:2:1: error: rewriteTo: ghcr\.io is an upstream/],
+    'an owner without a kind': ['skipOwners: [cnpg.io]', /skipOwners\.0: "cnpg\.io" is no kind of owner/],
+    'an owner with its version': ['skipOwners: [apps/v1]', /skipOwners\.0: "apps\/v1" is no kind/],
+  };
+  for (const [what, [text, message]] of Object.entries(refused))
+    test(`is refused: ${what}`, () => {
+      assert.throws(() => parseConfig(UPSTREAM + text), message);
+    });
+});
