@@ -71,7 +71,7 @@ export async function runNodeAgent(
   cleanup.defer(() => leaving.close());
   const stop = AbortSignal.any([flags.stop, leaving.already]);
   const events = new NodeEvents({ kubernetes, node, reporter: REPORTER, log });
-  const reporter = new NodeReporter(kubernetes, node, log, { events });
+  const reporter = new NodeReporter(kubernetes, node, log, { events, nodes: () => leaving.nodes });
   const certsDirs = [DEFAULT_CERTS_DIR];
   let ended: Promise<void> | undefined;
   const end = (): Promise<void> => (ended ??= leave(place, certsDirs, reporter, leaving));

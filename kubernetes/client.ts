@@ -5,12 +5,12 @@ import {
   CoreV1Api,
   createConfiguration,
   DiscoveryV1Api,
-  KubeConfig,
   type RequestContext,
   type ResponseContext,
   ServerConfiguration,
   Watch,
 } from '@kubernetes/client-node';
+import { OneConnection } from './one-connection.ts';
 
 /** An answer to a single request; what a watch waits for is another matter. */
 const ANSWER_MS = 10_000;
@@ -41,7 +41,7 @@ export interface ObjectName {
  * @throws Error when there is none.
  */
 export function connectKubernetes(product: string, quietMs = QUIET_MS): Kubernetes {
-  const kubeConfig = new KubeConfig();
+  const kubeConfig = new OneConnection();
   kubeConfig.loadFromDefault();
   const cluster = kubeConfig.getCurrentCluster();
   // What it takes without any is a port of this machine.

@@ -17,6 +17,7 @@ export class Leaving {
   #isKnown = false;
   #wasThere = false;
   #isLeaving = false;
+  #nodes = 1;
 
   constructor(kubernetes: Kubernetes, daemonSet: ObjectName, log: Logger) {
     this.#kubernetes = kubernetes;
@@ -35,6 +36,7 @@ export class Leaving {
         this.#isKnown = true;
         this.#isLeaving = found === undefined ? this.#wasThere : isBeingDeleted(found);
         this.#wasThere ||= found !== undefined;
+        this.#nodes = found?.status?.desiredNumberScheduled ?? 1;
       },
       log,
     });
@@ -46,6 +48,11 @@ export class Leaving {
    */
   get already(): AbortSignal {
     return this.#already.signal;
+  }
+
+  /** How many nodes have an agent, or are to have one. */
+  get nodes(): number {
+    return this.#nodes;
   }
 
   /**

@@ -16,7 +16,7 @@ import { reportEvent } from './report-event.ts';
  * - `MirrorWithdrawn`: they go to the upstreams until the mirror is well again;
  * - `MirrorOff`: the configuration says `enabled: false`.
  */
-export type NodeState =
+export type NodeEventReason =
   | 'MirrorConfigured'
   | 'MirrorFallback'
   | 'MirrorBypassed'
@@ -38,7 +38,7 @@ const REST_MS = 60_000;
 const UNHARMED: ReadonlySet<string> = new Set(['configured', 'overridden', 'withdrawn']);
 
 interface News {
-  readonly state: NodeState;
+  readonly state: NodeEventReason;
   readonly message: string;
 }
 
@@ -48,9 +48,9 @@ export class NodeEvents {
   readonly #stop = new AbortController();
   readonly #latest: Latest<News>;
   /** The state that was told, or need not be. */
-  #told: NodeState | undefined;
+  #told: NodeEventReason | undefined;
   /** The state that was heard of last. */
-  #heard: NodeState | undefined;
+  #heard: NodeEventReason | undefined;
 
   constructor(options: NodeEventsOptions) {
     this.#options = options;
@@ -64,7 +64,7 @@ export class NodeEvents {
   }
 
   hear(report: NodeReport): void {
-    const state = nodeState(report);
+    const state = eventReason(report);
     if (state === this.#heard) return;
     this.#heard = state;
     this.#latest.put({ state, message: messageOf(state, report) });
@@ -87,11 +87,11 @@ export class NodeEvents {
 }
 
 /** What a report makes of its node. */
-export function nodeState({
+export function eventReason({
   mirror,
   proof,
   upstreams,
-}: Pick<NodeReport, 'mirror' | 'proof' | 'upstreams'>): NodeState {
+}: Pick<NodeReport, 'mirror' | 'proof' | 'upstreams'>): NodeEventReason {
   if (mirror === 'off') return 'MirrorOff';
   if (proof === 'bypassed') return 'MirrorBypassed';
   const states = [...upstreams.values()];
@@ -100,16 +100,16 @@ export function nodeState({
 }
 
 /** `undefined` when no agent was there before. */
-function stateOfNode({ metadata }: V1Node): NodeState | undefined {
+function stateOfNode({ metadata }: V1Node): NodeEventReason | undefined {
   const mirror = metadata?.labels?.[MIRROR_LABEL];
   if (mirror !== 'configured' && mirror !== 'fallback' && mirror !== 'off') return undefined;
   const { annotations = {} } = metadata ?? {};
   const proof = annotations[PROOF_ANNOTATION];
   const upstreams = parseUpstreams(annotations[UPSTREAMS_ANNOTATION]);
-  return nodeState({ mirror, upstreams, ...(proof === undefined ? {} : { proof }) });
+  return eventReason({ mirror, upstreams, ...(proof === undefined ? {} : { proof }) });
 }
 
-function messageOf(state: NodeState, { reason }: NodeReport): string {
+function messageOf(state: NodeEventReason, { reason }: NodeReport): string {
   if (state === 'MirrorConfigured') return 'pulls of every configured upstream go as the configuration says';
   if (state === 'MirrorOff') return 'the configuration says enabled: false, and pulls go as without weir';
   if (state === 'MirrorWithdrawn')

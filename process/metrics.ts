@@ -5,6 +5,8 @@ export { Counter, Gauge, Histogram, type Registry } from 'prom-client';
 /** A registry of metrics for one program, with those of the Node process in it. */
 export function createMetrics(): Registry {
   const registry = new Registry();
-  collectDefaultMetrics({ register: registry });
+  // Every 10 ms, as it does by itself, is a quarter of a percent of a processor.
+  // Looking every 10 ms, as it does by itself, takes a quarter of a percent of a processor.
+  collectDefaultMetrics({ register: registry, eventLoopMonitoringPrecision: 100 });
   return registry;
 }

@@ -228,14 +228,14 @@ suite('weir agent', () => {
       '127.0.0.1:0',
     );
     try {
-      await agent.logged(/hosts\.toml written/);
+      await agent.logged(/a registry host is written/);
       assert.equal((await fetch(`${agent.url}/readyz`)).status, 200);
       assert.match(
         await (await fetch(`${agent.url}/metrics`)).text(),
         /weir_agent_hosts\{state="configured"\} 1/,
       );
       await writeFile(config, 'enabled: false\nupstreams: { ghcr.io: {} }');
-      await agent.logged(/hosts\.toml removed/);
+      await agent.logged(/a registry host is removed/);
       await assert.rejects(readFile(at('certs/ghcr.io/hosts.toml')), /ENOENT/);
     } finally {
       assert.equal(await agent.stop(), 0);
@@ -287,7 +287,7 @@ suite('weir registry and standalone', () => {
       at('state'),
     ];
     const first = await startWeir('standalone', ...rest);
-    await first.logged(/hosts\.toml written/);
+    await first.logged(/a registry host is written/);
     assert.ok((await readFile(at('certs/docker.io/hosts.toml'), 'utf8')).includes(`[host."${first.url}"]`));
     assert.equal((await get(first, '/v2/library/app/manifests/v1?ns=docker.io')).status, 200);
     await writeFile(config, 'upstreams: [');
@@ -300,7 +300,7 @@ suite('weir registry and standalone', () => {
     assert.equal(await first.stop(), 0);
 
     const second = await startWeir('standalone', ...rest);
-    await second.logged(/hosts\.toml written/);
+    await second.logged(/a registry host is written/);
     assert.equal((await get(second, '/v2/library/app/manifests/v1?ns=docker.io')).status, 200);
     assert.equal(await second.stop(), 0);
     assert.deepEqual(

@@ -4,7 +4,7 @@ import { type TestContext, test } from 'node:test';
 import { pino } from 'pino';
 import { z } from 'zod';
 import { connectKubernetes } from '../../kubernetes/client.ts';
-import { NodeEvents, type NodeState, nodeState } from '../../kubernetes/node-events.ts';
+import { eventReason, type NodeEventReason, NodeEvents } from '../../kubernetes/node-events.ts';
 import { type NodeReport, NodeReporter } from '../../kubernetes/node-report.ts';
 import { until } from '../agent/scripted-replica.ts';
 import { ScriptedApi } from './scripted-api.ts';
@@ -116,9 +116,9 @@ test('the state of a node is that of its worst', () => {
   assert.equal(state('fallback', []), 'MirrorFallback');
 });
 
-function state(mirror: NodeReport['mirror'], states: readonly string[], proof?: string): NodeState {
+function state(mirror: NodeReport['mirror'], states: readonly string[], proof?: string): NodeEventReason {
   const upstreams = new Map(states.map((one, index) => [`${index}.example`, one]));
-  return nodeState({ mirror, upstreams, ...(proof === undefined ? {} : { proof }) });
+  return eventReason({ mirror, upstreams, ...(proof === undefined ? {} : { proof }) });
 }
 
 async function reporting(t: TestContext, metadata: Readonly<Record<string, unknown>>, restMs = 1) {

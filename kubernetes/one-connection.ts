@@ -1,0 +1,49 @@
+import { KubeConfig, type RequestContext } from '@kubernetes/client-node';
+
+type Dispatcher = NonNullable<ReturnType<RequestContext['getDispatcher']>>;
+type Compose = Parameters<Dispatcher['compose']>[0];
+type Interceptor = Extract<Compose, (...parameters: never[]) => unknown>;
+type Handler = Parameters<Dispatcher['dispatch']>[1];
+
+/**
+ * Has all requests of a program, watches included, share one connection where the API server speaks HTTP/2. By
+ * itself the client connects anew for each request, which costs the API server more than most of the answers do.
+ *
+ * A request that fails, or that nobody waited for any longer, may have gone to a connection that is dead and says
+ * nothing: the requests after it have another one.
+ */
+export class OneConnection extends KubeConfig {
+  #shared: Dispatcher | undefined;
+
+  override async applySecurityAuthentication(context: RequestContext): Promise<void> {
+    // Which reads the files of the service account again, and makes a dispatcher with them.
+    await super.applySecurityAuthentication(context);
+    this.#shared ??= this.#watched(context.getDispatcher());
+    if (this.#shared !== undefined) context.setDispatcher(this.#shared);
+  }
+
+  #watched(dispatcher: Dispatcher | undefined): Dispatcher | undefined {
+    const forget = (): void => {
+      if (this.#shared === shared) this.#shared = undefined;
+    };
+    const interceptor: Interceptor = (dispatch) => (options, handler) =>
+      dispatch(options, withFailure(handler, forget));
+    const shared = dispatcher?.compose(interceptor);
+    return shared;
+  }
+}
+
+/** The handler, and word of a failure before it hears of it. */
+function withFailure(handler: Handler, failed: () => void): Handler {
+  return {
+    onRequestStart: (...given) => handler.onRequestStart?.(...given),
+    onRequestUpgrade: (...given) => handler.onRequestUpgrade?.(...given),
+    onResponseStart: (...given) => handler.onResponseStart?.(...given),
+    onResponseData: (...given) => handler.onResponseData?.(...given),
+    onResponseEnd: (...given) => handler.onResponseEnd?.(...given),
+    onResponseError: (...given) => {
+      failed();
+      handler.onResponseError?.(...given);
+    },
+  };
+}
