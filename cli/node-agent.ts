@@ -1,13 +1,7 @@
 import { isAbsolute, join } from 'node:path';
 import type { Logger } from 'pino';
-import { startAgent } from '../agent/agent.ts';
-import type { HostState } from '../agent/change.ts';
-import { HealthGate } from '../agent/health-gate.ts';
 import { nodeState, unconfigured } from '../agent/node-state.ts';
-import type { Proof } from '../agent/proof.ts';
-import { Prover } from '../agent/prover.ts';
 import { forgetNode, type NodePlace, restoreNode } from '../agent/restore-node.ts';
-import type { Config } from '../config/config.ts';
 import { connectKubernetes, type ObjectName } from '../kubernetes/client.ts';
 import { readLastGood } from '../kubernetes/last-good.ts';
 import { Leaving } from '../kubernetes/leaving.ts';
@@ -17,10 +11,10 @@ import { aborted, describe, UsageError } from '../process/lifecycle.ts';
 import { createMetrics } from '../process/metrics.ts';
 import { parseAddress } from '../process/server.ts';
 import type { Readiness } from '../process/status-routes.ts';
-import { agentReadiness, measureStates } from './agent.ts';
 import { forgetConfigure, NodeConfigure } from './node-configure.ts';
 import { type MirrorFlags, openMirror, wantedMirror } from './node-mirror.ts';
 import { DEFAULT_CERTS_DIR, NodeRuntime } from './node-runtime.ts';
+import { standBy, startNodeWork, type Tell } from './node-work.ts';
 import { parseObjectName } from './object-name.ts';
 import { LAST_GOOD_FILE, ProgramConfig } from './program-config.ts';
 import { serveStatus } from './status-server.ts';
@@ -89,7 +83,7 @@ export async function runNodeAgent(
   if (config === undefined) return;
   cleanup.defer(() => config.close());
 
-  const tell = (states: ReadonlyMap<string, HostState>, proof?: Proof): void => {
+  const tell: Tell = (states, proof) => {
     const { reason, ...state } = nodeState(config.current, states, proof);
     reporter.report({
       ...state,
@@ -117,8 +111,6 @@ export async function runNodeAgent(
   await restoreNode(place, [], runtime.files).catch((error: unknown) =>
     log.error({ err: error }, 'files for what the runtime was before stay'),
   );
-  let judge = (): void => undefined;
-  let blocked = runtime.blocked;
   const configure =
     lease === undefined
       ? undefined
@@ -129,56 +121,40 @@ export async function runNodeAgent(
           place,
           sight: runtime.sight,
           log,
-          refused(problem) {
-            blocked = `${runtime.blocked}. ${problem}`;
-            judge();
-          },
+          refused: () => work.tell(),
         });
+  cleanup.defer(async () => configure?.close());
   if (configure === undefined)
     await forgetConfigure(place).catch((error: unknown) =>
       log.error({ err: error }, "the runtime's configuration stays as weir made it"),
     );
-  cleanup.defer(async () => configure?.close());
-  const other = Promise.race([mirror.moved, runtime.changed, configure?.changed ?? mirror.moved]);
   const { files } = runtime;
-  if (files === undefined) {
-    log.warn({ reason: blocked }, 'nothing is written on this node');
-    judge = () => tell(unconfigured(config.current, blocked));
-    readiness = () => ({ ready: true, detail: [blocked, ...config.detail] });
-    cleanup.defer(config.subscribe(judge));
-    judge();
-    await Promise.race([aborted(stop), other]);
-    return;
-  }
-  const gate = new HealthGate({ mirror: mirror.url, metrics, log, onChange: () => agent.look() });
-  cleanup.defer(() => gate.close());
-  const prover = new Prover({
-    root: flags.hostRoot,
-    socket: runtime.socket,
-    certsDir: runtime.certsDirs.join(' and '),
-    mirror: mirror.url,
-    metrics,
-    log,
-  });
-  judge = () => tell(agent.states(), prover.proof);
-  const agent = startAgent({
-    files,
-    root: flags.hostRoot,
-    mirror: mirror.url,
-    source: config,
-    log,
-    leave: (current) => new Map([...withdrawn(current, gate.illness), ...runtime.owned(current)]),
-    onApplied: () => judge(),
-    onCanary: (state, isChanged) => prover.look(state, isChanged),
-  });
-  prover.subscribe(() => judge());
-  cleanup.defer(() => agent.close());
-  cleanup.defer(() => prover.close());
+  const blocked = (): string =>
+    [runtime.blocked, configure?.problem].filter((one) => one !== undefined).join('. ');
+  if (files === undefined) log.warn({ reason: blocked() }, 'nothing is written on this node');
+  const work =
+    files === undefined
+      ? standBy({ reason: blocked, config, tell })
+      : startNodeWork({
+          files,
+          runtime,
+          mirror: mirror.url,
+          root: flags.hostRoot,
+          config,
+          metrics,
+          log,
+          tell,
+        });
+  cleanup.defer(() => work.close());
   // It keeps a last good configuration, which is not to come back once the node has been left.
   cleanup.defer(() => config.close());
-  measureStates(agent, metrics);
-  readiness = () => agentReadiness(agent, config);
-  await Promise.race([aborted(stop), other]);
+  readiness = work.readiness;
+  await Promise.race([
+    aborted(stop),
+    mirror.moved,
+    runtime.changed,
+    ...(configure ? [configure.changed] : []),
+  ]);
 }
 
 /** @throws UsageError */
@@ -237,13 +213,6 @@ async function leave(
     log.error({ err: error }, 'the agent leaves for good, and the node is not as it was');
     await reporter.conclude(`not restored: ${asOnNode(describe(error), place)}`);
   }
-}
-
-/** What may be asked directly is, while the mirror is ill. */
-function withdrawn(config: Config, illness: string | undefined): ReadonlyMap<string, HostState> {
-  if (illness === undefined) return new Map();
-  const state: HostState = { kind: 'withdrawn', reason: `the mirror is ill: ${illness}` };
-  return new Map([...config.upstreams].filter(([, { direct }]) => direct).map(([host]) => [host, state]));
 }
 
 function unlessStopped(stop: AbortSignal): (error: unknown) => undefined {

@@ -16,8 +16,8 @@ export interface NodeConfigureOptions {
   readonly place: NodePlace;
   readonly sight: NodeSight;
   readonly log: Logger;
-  /** Is told why `config_path` could not be set, and what to do about it. */
-  readonly refused: (problem: string) => void;
+  /** Is told when {@link NodeConfigure.problem} is known. */
+  readonly refused: () => void;
 }
 
 /** Has `config_path` set where it is missing, beside everything else that the agent does. */
@@ -26,12 +26,18 @@ export class NodeConfigure {
   readonly changed: Promise<never>;
   readonly #stop = new AbortController();
   readonly #running: Promise<void>;
+  #problem: string | undefined;
 
   constructor(options: NodeConfigureOptions) {
     const changed = Promise.withResolvers<never>();
     changed.promise.catch(() => undefined);
     this.changed = changed.promise;
     this.#running = this.#run(options, changed.reject);
+  }
+
+  /** Why `config_path` could not be set, and what to do about it. */
+  get problem(): string | undefined {
+    return this.#problem;
   }
 
   /** What is begun is left to the next start of the agent. */
@@ -41,16 +47,19 @@ export class NodeConfigure {
   }
 
   async #run(options: NodeConfigureOptions, changed: (reason: Error) => void): Promise<void> {
-    const { log, refused } = options;
+    const refused = (problem: string): void => {
+      this.#problem = `weir did not set config_path: ${problem}`;
+      options.refused();
+    };
     try {
       const end = await this.#configure(options);
-      if ('reason' in end) refused(`weir did not set config_path: ${end.reason}. ${end.remedy}`);
+      if ('reason' in end) refused(`${end.reason}. ${end.remedy}`);
       else if (end.kind === 'configured')
         changed(new Error('config_path is set, and the runtime was restarted; the agent starts again'));
     } catch (error) {
       if (this.#stop.signal.aborted) return;
-      log.error({ err: error }, 'config_path could not be set');
-      refused(`weir did not set config_path: ${describe(error)}`);
+      options.log.error({ err: error }, 'config_path could not be set');
+      refused(describe(error));
     }
   }
 

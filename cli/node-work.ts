@@ -1,0 +1,103 @@
+import type { Logger } from 'pino';
+import { startAgent } from '../agent/agent.ts';
+import type { HostState } from '../agent/change.ts';
+import { HealthGate } from '../agent/health-gate.ts';
+import { unconfigured } from '../agent/node-state.ts';
+import type { Proof } from '../agent/proof.ts';
+import { Prover } from '../agent/prover.ts';
+import type { RuntimeFiles } from '../agent/runtime-files.ts';
+import type { Config } from '../config/config.ts';
+import type { Registry as Metrics } from '../process/metrics.ts';
+import type { Readiness } from '../process/status-routes.ts';
+import { agentReadiness, measureStates } from './agent.ts';
+import type { NodeRuntime } from './node-runtime.ts';
+import type { ProgramConfig } from './program-config.ts';
+
+/** How each upstream stands on the node, and whether its runtime was seen to obey. */
+export type Tell = (states: ReadonlyMap<string, HostState>, proof?: Proof) => void;
+
+/** What an agent does on its node, as long as that has the same runtime. */
+export interface NodeWork {
+  /** Tells again how things stand. */
+  readonly tell: () => void;
+  readonly readiness: () => Readiness;
+  close(): Promise<void>;
+}
+
+/** Writes what the runtime reads, proves that it does, and withdraws while the mirror is ill. */
+export function startNodeWork({
+  files,
+  runtime,
+  mirror,
+  root,
+  config,
+  metrics,
+  log,
+  tell,
+}: {
+  readonly files: RuntimeFiles;
+  readonly runtime: NodeRuntime;
+  /** Its URL, as the files are to name it. */
+  readonly mirror: string;
+  readonly root: string;
+  readonly config: ProgramConfig;
+  readonly metrics: Metrics;
+  readonly log: Logger;
+  readonly tell: Tell;
+}): NodeWork {
+  const gate = new HealthGate({ mirror, metrics, log, onChange: () => agent.look() });
+  const { socket, certsDirs } = runtime;
+  const prover = new Prover({ root, socket, certsDir: certsDirs.join(' and '), mirror, metrics, log });
+  const judge = (): void => tell(agent.states(), prover.proof);
+  const agent = startAgent({
+    files,
+    root,
+    mirror,
+    source: config,
+    log,
+    leave: (current) => new Map([...withdrawn(current, gate.illness), ...runtime.owned(current)]),
+    onApplied: judge,
+    onCanary: (state, isChanged) => prover.look(state, isChanged),
+  });
+  prover.subscribe(judge);
+  measureStates(agent, metrics);
+  return {
+    tell: judge,
+    readiness: () => agentReadiness(agent, config),
+    async close() {
+      await prover.close();
+      await agent.close();
+      await gate.close();
+    },
+  };
+}
+
+/** On a node whose runtime is told nothing: says why, whatever the configuration is. */
+export function standBy({
+  reason,
+  config,
+  tell,
+}: {
+  readonly reason: () => string;
+  readonly config: ProgramConfig;
+  readonly tell: Tell;
+}): NodeWork {
+  const judge = (): void => tell(unconfigured(config.current, reason()));
+  const unsubscribe = config.subscribe(judge);
+  judge();
+  return {
+    tell: judge,
+    readiness: () => ({ ready: true, detail: [reason(), ...config.detail] }),
+    close() {
+      unsubscribe();
+      return Promise.resolve();
+    },
+  };
+}
+
+/** What may be asked directly is, while the mirror is ill. */
+function withdrawn(config: Config, illness: string | undefined): ReadonlyMap<string, HostState> {
+  if (illness === undefined) return new Map();
+  const state: HostState = { kind: 'withdrawn', reason: `the mirror is ill: ${illness}` };
+  return new Map([...config.upstreams].filter(([, { direct }]) => direct).map(([host]) => [host, state]));
+}
