@@ -9,6 +9,7 @@ import type { NodeAgentFlags } from './node-agent.ts';
 import type { UninstallFlags } from './uninstall.ts';
 import type { VerifyFlags } from './verify.ts';
 import { VERSION } from './version.ts';
+import type { WebhookFlags } from './webhook-flags.ts';
 
 /**
  * The command. Each subcommand loads its own program, so that `weir config check` does not read the registry's
@@ -159,9 +160,39 @@ weir
   });
 
 weir
+  .command('webhook')
+  .description('rewrites images of Pods, where the runtime of their node cannot be told of the mirror')
+  .requiredOption(...CONFIG_MAP)
+  .requiredOption('--listen <host:port>', 'address that the API server asks')
+  .requiredOption('--status <host:port>', 'address of /livez, /readyz and /metrics')
+  .requiredOption('--registry <url>', 'the registry, as the webhook reaches it')
+  .requiredOption(
+    '--rewrite-to <host:port>',
+    'the registry, as nodes reach it; rewritten images begin with it',
+  )
+  .requiredOption('--service <namespace/name>', 'its own Service, by which the API server finds it')
+  .option('--service-port <port>', 'of that Service', '443')
+  .requiredOption(
+    '--cluster-role <name>',
+    'what its registration at the API server belongs to, and goes with',
+  )
+  .requiredOption('--lease <name>', 'by which its replicas agree on one that registers them')
+  .requiredOption('--secret <name>', 'where its replicas share their certificates')
+  .option('--cert-dir <dir>', 'tls.crt, tls.key and ca.crt of somebody else, instead')
+  .option('--fallback-node-selector <selector>', 'nodes without an agent that are rewritten for as well')
+  .action(async (options: WebhookFlags) => {
+    const { runWebhook } = await import('./webhook.ts');
+    await run((stop, log) => runWebhook({ ...options, log, stop }));
+  });
+
+weir
   .command('uninstall')
   .description('takes the agents out of a cluster, each of which restores its node, and waits for that')
   .requiredOption('--daemon-set <namespace/name>', "the agents'")
+  .option(
+    '--webhook <namespace/name>',
+    "the webhook's Deployment, which is taken away first, with the registrations of its name",
+  )
   .option('--timeout <seconds>', 'how long to wait', seconds, 120)
   .action(async (options: UninstallFlags) => {
     const { runUninstall } = await import('./uninstall.ts');

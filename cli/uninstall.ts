@@ -7,21 +7,28 @@ import {
   podsWith,
   readAgents,
 } from '../kubernetes/agents.ts';
-import { connectKubernetes, type Kubernetes } from '../kubernetes/client.ts';
+import { connectKubernetes, type Kubernetes, type ObjectName } from '../kubernetes/client.ts';
+import { webhookApi } from '../kubernetes/webhook-api.ts';
+import { deleteWebhook, webhookSelector, withdrawRegistrations } from '../kubernetes/webhook-removal.ts';
 import { pauseUnlessStopped } from '../process/pause.ts';
 import { parseObjectName } from './object-name.ts';
 import { PRODUCT } from './version.ts';
 
 export interface UninstallFlags {
   readonly daemonSet: string;
+  /** The webhook's Deployment; its registrations have its name. */
+  readonly webhook?: string;
   /** Seconds. */
   readonly timeout: number;
 }
 
 const POLL_MS = 500;
+/** Longer than the webhook takes to leave, and no part worth telling of what nodes have to wait. */
+const WEBHOOK_MS = 30_000;
 
 /**
- * `weir uninstall`: deletes the agents' DaemonSet, upon which each agent restores its node, and waits for the last.
+ * `weir uninstall`: deletes the webhook and what it has registered, so that no Pod gets a name that is about to lead
+ * nowhere; then the agents' DaemonSet, upon which each agent restores its node, and waits for the last.
  *
  * @throws Error that names the nodes that were not restored in time, with the remedy.
  */
@@ -46,6 +53,7 @@ export async function runUninstall(
     }
   };
 
+  if (options.webhook !== undefined) await removeWebhook(parseObjectName(options.webhook, '--webhook'));
   const agents = await patiently(() => readAgents(kubernetes, daemonSet));
   if (agents === undefined) {
     process.stdout.write(['there are no agents\n', ...(await left(kubernetes)).map(lineFor)].join(''));
@@ -70,6 +78,23 @@ export async function runUninstall(
       ? '1 node is as it was before weir\n'
       : `${nodes.size} nodes are as they were before weir\n`,
   );
+
+  /** A replica that still runs would register itself once more, so they go first. */
+  async function removeWebhook(webhook: ObjectName): Promise<void> {
+    const selector = await patiently(() => webhookSelector(kubernetes, webhook));
+    if (selector !== undefined) {
+      log.info('the webhook is told to leave');
+      await patiently(() => deleteWebhook(kubernetes, webhook));
+      const latest = performance.now() + WEBHOOK_MS;
+      while ((await patiently(() => podsWith(kubernetes, webhook.namespace, selector))).length > 0) {
+        // Pods of a node that is away are not gone until it is back, and register nothing.
+        if (performance.now() > latest || !mayWait()) break;
+        await pauseUnlessStopped(POLL_MS, stop);
+      }
+    }
+    const api = webhookApi(kubernetes, PRODUCT);
+    await patiently(() => withdrawRegistrations(api, webhook.name));
+  }
 }
 
 /** What nobody will restore any more is told, and is no reason to keep the rest of a release. */

@@ -39,7 +39,7 @@ const tiers: readonly Tier[] = [
     missing: async () => undefined,
     run: () =>
       runTests(
-        globSync('test/{structure,oci,config,process,kubernetes,registry,agent,cli}/*.test.ts', {
+        globSync('test/{structure,oci,config,process,kubernetes,registry,agent,webhook,cli}/*.test.ts', {
           cwd: root,
         }),
       ),
@@ -81,7 +81,7 @@ const tiers: readonly Tier[] = [
     missing: chart.missing,
     async run() {
       await chart.prepare();
-      return runTests(globSync('test/chart/*.test.ts', { cwd: root }));
+      return runTests(globSync('test/{chart,webhook/cluster}/*.test.ts', { cwd: root }));
     },
   },
   {

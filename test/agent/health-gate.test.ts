@@ -38,7 +38,8 @@ suite('a gate before the mirror', () => {
       if (isFirst) probes += 1;
       (isFirst && probes % 3 !== 0 ? refusing : well)(request, response);
     };
-    while (probes < 12) await once(mirror.server, 'request');
+    const enough = (): boolean => probes >= 12;
+    while (!enough()) await once(mirror.server, 'request');
     assert.equal(gate.illness, undefined);
     assert.equal(changes(), 0);
   });

@@ -29,6 +29,17 @@ export const cases: ReadonlyMap<string, object> = new Map<string, object>([
       clash: { enabled: true, existingSecret: 'clash' },
     },
   ],
+  [
+    'the configuration of ketches/registry-proxy, with every Pod rewritten',
+    {
+      config: {
+        enabled: true,
+        proxies: { 'docker.io': 'docker.mirror.example', 'ghcr.io': 'ghcr.mirror.example' },
+        includeNamespaces: ['*'],
+        fallback: 'always',
+      },
+    },
+  ],
   ['a URL', { mirrorAddress: 'https://mirror.example:5000' }],
   [
     'the Service',
@@ -52,6 +63,7 @@ export const cases: ReadonlyMap<string, object> = new Map<string, object>([
           'harbor.corp:8443': { credentials: 'corp', access: 'everyone', ca: 'corp.pem', egress: 'clash' },
         },
         egress: { clash: { proxy: 'http://127.0.0.1:7890' } },
+        skipOwners: ['Cluster.postgresql.cnpg.io'],
       },
       ca: { bundles: { 'corp.pem': '-----BEGIN CERTIFICATE-----\n' }, existingConfigMap: 'more' },
       upstreamCredentials: { registries: { corp: { username: 'u', password: 'p' } } },
@@ -79,6 +91,20 @@ export const cases: ReadonlyMap<string, object> = new Map<string, object>([
         extraVolumeMounts: [{ name: 'extra', mountPath: '/extra' }],
         extraContainers: [{ name: 'extra', image: 'extra' }],
         topologySpreadConstraints: [],
+      },
+      webhook: {
+        replicas: 3,
+        rewriteTo: 'mirror.corp:8443',
+        fallbackNodeSelector: 'pool in (edge, virtual),!other',
+        port: 8443,
+        priorityClassName: 'high',
+        nodeSelector: { pool: 'a' },
+        tolerations: [{ operator: 'Exists' }],
+        affinity: { podAntiAffinity: {} },
+        topologySpreadConstraints: [],
+        podAnnotations: { a: 'b' },
+        podLabels: { a: 'b' },
+        extraEnv: [{ name: 'A', value: 'b' }],
       },
       service: { clusterIP: '10.96.0.50', annotations: { a: 'b' } },
       networkPolicy: {

@@ -99,7 +99,7 @@ test('the command knows every flag that the manifests give it', async () => {
       assert.match(stdout, new RegExp(`${flag} <`), `weir ${subcommand} ${flag}`);
     seen.add(subcommand);
   }
-  assert.deepEqual([...seen].toSorted(), ['agent', 'registry', 'uninstall', 'verify']);
+  assert.deepEqual([...seen].toSorted(), ['agent', 'registry', 'uninstall', 'verify', 'webhook']);
 });
 
 test('all that a namespace holds is put into it by name', async () => {
@@ -132,7 +132,7 @@ test('npm run manifests writes what kubectl applies, without anything of Helm', 
     manifests
       .filter(({ kind }) => ['Namespace', 'DaemonSet', 'Deployment', 'Job', 'Pod'].includes(kind))
       .map(({ kind }) => kind),
-    ['Namespace', 'DaemonSet', 'Deployment'],
+    ['Namespace', 'DaemonSet', 'Deployment', 'Deployment'],
   );
   assert.doesNotMatch(text, /helm\.sh|managed-by|Source:|helm upgrade/);
   assert.deepEqual(

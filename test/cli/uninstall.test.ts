@@ -5,6 +5,10 @@ import { refuse, ScriptedApi } from '../kubernetes/scripted-api.ts';
 import { weir } from '../support/weir-command.ts';
 
 const DAEMON_SET = '/apis/apps/v1/namespaces/weir/daemonsets/weir-agent';
+const DEPLOYMENT = '/apis/apps/v1/namespaces/weir/deployments/weir-webhook';
+const REGISTRATIONS = ['mutatingwebhookconfigurations', 'validatingwebhookconfigurations'].map(
+  (kind) => `/apis/admissionregistration.k8s.io/v1/${kind}/weir-webhook`,
+);
 const PODS = '/api/v1/namespaces/weir/pods';
 const node = (name: string): string => `/api/v1/nodes/${name}`;
 const READY = { status: { conditions: [{ type: 'Ready', status: 'True' }] } };
@@ -71,7 +75,43 @@ suite('weir uninstall', { concurrency: 3 }, () => {
     assert.equal(code, 1);
     assert.match(stderr, /not restored: node1\./);
   });
+
+  test('takes the webhook away before the agents, and what it registered after its last replica', async (t) => {
+    const api = await prepare(t, ['node1']);
+    api.set(DEPLOYMENT, { spec: { selector: { matchLabels: { app: 'webhook' } } } });
+    api.set(`${PODS}/webhook`, { metadata: { labels: { app: 'webhook' } }, spec: { nodeName: 'node1' } });
+    for (const path of REGISTRATIONS) api.set(path, {});
+    const deleted: string[] = [];
+    api.fault = ({ method, path, query }) => {
+      if (method === 'DELETE') deleted.push(path);
+      if (path === DAEMON_SET && method === 'DELETE') leave(api, ['node1']);
+      // The replica leaves when it is looked for.
+      if (deleted.length === 1 && path === PODS && query.get('labelSelector') === 'app=webhook') {
+        deleted.push('the replica');
+        api.set(`${PODS}/webhook`, undefined);
+      }
+      return false;
+    };
+    const { code, stderr } = await uninstall('--webhook', 'weir/weir-webhook');
+    assert.equal(code, 0, stderr);
+    assert.deepEqual(deleted, [DEPLOYMENT, 'the replica', ...REGISTRATIONS, DAEMON_SET]);
+  });
+
+  test('goes on to the agents when there is no webhook', async (t) => {
+    const api = await prepare(t, ['node1']);
+    api.fault = ({ method, path }) => {
+      if (path === DAEMON_SET && method === 'DELETE') leave(api, ['node1']);
+      return false;
+    };
+    const { code, stdout, stderr } = await uninstall('--webhook', 'weir/weir-webhook');
+    assert.equal(code, 0, stderr);
+    assert.equal(stdout, '1 node is as it was before weir\n');
+  });
 });
+
+function uninstall(...flags: readonly string[]): ReturnType<typeof weir> {
+  return weir('uninstall', '--daemon-set', 'weir/weir-agent', ...flags);
+}
 
 async function prepare(t: TestContext, nodes: readonly string[]): Promise<ScriptedApi> {
   const api = await ScriptedApi.start(t);

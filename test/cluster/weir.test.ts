@@ -128,9 +128,28 @@ suite('weir, installed from its chart', { concurrency: false }, () => {
     assert.deepEqual(await pulledBy('quay.io', 'acme/web'), ['mirror']);
   });
 
-  test('changes nothing for a broken edit, and says so', async () => {
+  test('has the API server refuse a broken edit, with its line', async () => {
+    const broken = 'upstreams:\n  docker.io: { mirrr: x }\n';
+    await eventually('it is asked', () =>
+      release.edit(broken).then(
+        () => false,
+        (error: unknown) => /line 2|:2:|mirrr/.test(String(error)),
+      ),
+    );
+  });
+
+  test('changes nothing for a broken edit that gets in all the same, and says so', async () => {
     const good = await release.config();
     const files = await release.nodeFiles('node1');
+    // Nobody looks at edits then.
+    await release.kubectl('scale', 'deployment/weir-webhook', '--replicas=0');
+    await release.kubectl(
+      'wait',
+      '--for=delete',
+      'pods',
+      '--selector=app.kubernetes.io/component=webhook',
+      WAIT,
+    );
     await release.edit('upstreams: { docker.io: { mirrr: x } }');
     for (const { name } of cluster.nodes)
       await eventually(

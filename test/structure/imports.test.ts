@@ -29,6 +29,7 @@ const ONLY_IN: readonly (readonly [library: RegExp, files: RegExp])[] = [
   [/^commander$/, /^cli\//],
   [/^@grpc\//, /^agent\/cri[a-z-]*\.ts$/],
   [/^yaml$/, /^config\//],
+  [/^@peculiar\//, /^webhook\/x509\.ts$/],
 ];
 
 const root = join(import.meta.dirname, '..', '..');

@@ -1,0 +1,129 @@
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { Logger } from 'pino';
+import type { Kubernetes, ObjectName } from '../kubernetes/client.ts';
+import { readSecret, watchSecret, writeSecret } from '../kubernetes/webhook-secret.ts';
+import { describe } from '../process/lifecycle.ts';
+import { Gauge, type Registry as Metrics } from '../process/metrics.ts';
+import {
+  certificatesIn,
+  expiryOf,
+  isPair,
+  readKeyring,
+  renewed,
+  secretData,
+  trusted,
+} from '../webhook/keyring.ts';
+import type { Identity } from '../webhook/x509.ts';
+
+/** What the webhook serves with, and by what an API server knows it. */
+export interface Served {
+  readonly identity: Identity;
+  /** PEM; empty for authorities that every system knows. */
+  readonly authorities: string;
+}
+
+/** Where certificates come from. */
+export interface CertificateSource {
+  /** Sees to it that there are some, and that they are renewed in time; for one replica at a time. */
+  maintain(): Promise<void>;
+  close(): void;
+}
+
+interface Options {
+  readonly changed: (served: Served) => void;
+  readonly log: Logger;
+}
+
+/** How often files are looked at: cert-manager renews weeks ahead, and a kubelet takes a minute to mount that. */
+const LOOK_MS = 10_000;
+
+/** Our own, in a Secret that all replicas watch. */
+export function openSecretCertificates(
+  options: Options & {
+    readonly kubernetes: Kubernetes;
+    readonly secret: ObjectName;
+    /** DNS names under which API servers come. */
+    readonly names: readonly [string, ...string[]];
+    /** What is in the Secret cannot be used. */
+    readonly missed: () => void;
+  },
+): CertificateSource {
+  const { kubernetes, secret, names, changed, missed, log } = options;
+  const place = `Secret ${secret.namespace}/${secret.name}`;
+  const watch = watchSecret({
+    kubernetes,
+    secret,
+    changed: ({ data }) => {
+      const keyring = readKeyring(data);
+      // The one before is served until the replica that leads has made it anew.
+      if (keyring === undefined) missed();
+      else changed({ identity: keyring.serving, authorities: trusted(keyring) });
+    },
+    log,
+  });
+  return {
+    async maintain() {
+      const { data, version } = await readSecret(kubernetes, secret);
+      const keyring = readKeyring(data);
+      const wanted = renewed(keyring, names, new Date());
+      if (wanted === keyring) return;
+      if (await writeSecret(kubernetes, secret, secretData(wanted), version))
+        log.info(`certificates were ${keyring === undefined ? 'made' : 'renewed'} in ${place}`);
+    },
+    close: () => watch.close(),
+  };
+}
+
+/** Somebody else's, such as cert-manager's: `tls.crt`, `tls.key` and `ca.crt` in a directory. */
+export function openCertificateFiles(options: Options & { readonly directory: string }): CertificateSource {
+  const { directory, changed, log } = options;
+  let seen = '';
+  let problem = '';
+  const look = async (): Promise<void> => {
+    try {
+      const served = await readServed(directory);
+      const text = JSON.stringify(served);
+      problem = '';
+      if (text === seen) return;
+      seen = text;
+      changed(served);
+    } catch (error) {
+      if (problem !== describe(error)) log.error({ err: error }, 'the certificate before it stays in use');
+      problem = describe(error);
+    }
+  };
+  void look();
+  const timer = setInterval(() => void look(), LOOK_MS);
+  return { maintain: () => Promise.resolve(), close: () => clearInterval(timer) };
+}
+
+/** Exports when what is served expires. */
+export function measureExpiry(metrics: Metrics, current: () => Served | undefined): void {
+  metrics.registerMetric(
+    new Gauge({
+      name: 'weir_webhook_certificate_expiry_timestamp_seconds',
+      help: 'When the certificate expires with which the webhook answers, and its authority.',
+      labelNames: ['certificate'],
+      registers: [],
+      collect(): void {
+        const served = current();
+        if (served === undefined) return;
+        this.set({ certificate: 'serving' }, expiryOf(served.identity.cert) / 1000);
+        const [authority] = certificatesIn(served.authorities);
+        if (authority !== undefined) this.set({ certificate: 'authority' }, expiryOf(authority) / 1000);
+      },
+    }),
+  );
+}
+
+/** @throws Error that names the files. */
+async function readServed(directory: string): Promise<Served> {
+  const [cert, key] = await Promise.all([
+    readFile(join(directory, 'tls.crt'), 'utf8'),
+    readFile(join(directory, 'tls.key'), 'utf8'),
+  ]);
+  if (!isPair(cert, key)) throw new Error(`tls.crt and tls.key in ${directory} do not belong together`);
+  const authorities = await readFile(join(directory, 'ca.crt'), 'utf8').catch(() => '');
+  return { identity: { cert, key }, authorities };
+}

@@ -1,0 +1,138 @@
+import type { Logger } from 'pino';
+import type { Config } from '../config/config.ts';
+import type { Kubernetes } from '../kubernetes/client.ts';
+import { type NodeFacts, watchNodes } from '../kubernetes/node-index.ts';
+import { PodEvents } from '../kubernetes/pod-events.ts';
+import { PodGate } from '../kubernetes/pod-gate.ts';
+import { patchPod, readPod, WaitingPods } from '../kubernetes/pod-index.ts';
+import type { WebhookApi } from '../kubernetes/webhook-api.ts';
+import { watchAnnotatedNamespaces } from '../kubernetes/webhook-namespaces.ts';
+import type { ClusterView, PodPlace } from '../webhook/cluster-view.ts';
+import { type Doubt, tellDoubt } from '../webhook/doubt.ts';
+import { OPT_OUT_ANNOTATION } from '../webhook/exemption.ts';
+import { type FallbackNode, fallbackNode, MIRROR_LABEL, needsRewriting } from '../webhook/fallback-node.ts';
+import type { Operation } from '../webhook/pod-patch.ts';
+
+const REPORTER = 'weir-webhook';
+/** About Pods, at once. */
+const MAX_REQUESTS = 16;
+const REASON = 'ImageNotRewritten';
+
+interface Options {
+  readonly kubernetes: Kubernetes;
+  readonly api: WebhookApi;
+  /** Selects nodes without an agent's label that count as ones that cannot be configured; empty: none do. */
+  readonly fallbackNodeSelector: string;
+  /** Something is known anew by which the registration goes. */
+  readonly changed: () => void;
+  readonly log: Logger;
+}
+
+/** What the webhook knows of the cluster, all of it watched, and what it does there. */
+export class WebhookCluster implements ClusterView {
+  readonly #api: WebhookApi;
+  readonly #events: PodEvents;
+  readonly #pods: WaitingPods;
+  readonly #gate = new PodGate(MAX_REQUESTS);
+  readonly #watches: readonly { close(): void }[];
+  /** By the selector that selects them; `undefined` until they are known. */
+  readonly #selected: (readonly FallbackNode[] | undefined)[];
+  readonly #known = new WeakMap<NodeFacts, FallbackNode | undefined>();
+  #nodes: ReadonlyMap<string, FallbackNode> = new Map();
+  #byHostname: ReadonlyMap<string, FallbackNode> = new Map();
+  #optedOut: ReadonlySet<string> | undefined;
+  #arePodsKnown = false;
+
+  constructor({ kubernetes, api, fallbackNodeSelector, changed, log }: Options) {
+    this.#api = api;
+    this.#events = new PodEvents(api, REPORTER, log);
+    const selectors = [
+      `${MIRROR_LABEL}=fallback`,
+      ...(fallbackNodeSelector === '' ? [] : [`${fallbackNodeSelector},!${MIRROR_LABEL}`]),
+    ];
+    this.#selected = selectors.map(() => undefined);
+    const nodes = selectors.map((labelSelector, at) =>
+      watchNodes({
+        kubernetes,
+        labelSelector,
+        changed: (facts) => {
+          this.#take(at, facts);
+          changed();
+        },
+        log,
+      }),
+    );
+    const namespaces = watchAnnotatedNamespaces({
+      kubernetes,
+      annotation: OPT_OUT_ANNOTATION,
+      value: 'false',
+      changed: (names) => {
+        this.#optedOut = names;
+      },
+      log,
+    });
+    this.#pods = new WaitingPods(kubernetes, log, () => {
+      this.#arePodsKnown = true;
+    });
+    this.#watches = [...nodes, namespaces, this.#pods];
+  }
+
+  get isKnown(): boolean {
+    return this.#optedOut !== undefined && this.#arePodsKnown && !this.#selected.includes(undefined);
+  }
+
+  get nodes(): Iterable<FallbackNode> {
+    return this.#nodes.values();
+  }
+
+  /** Whether there is a node on which an upstream of this configuration is not mirrored. */
+  isNeeded({ upstreams }: Config): boolean {
+    return this.#nodes.values().some((node) => upstreams.keys().some((host) => needsRewriting(node, host)));
+  }
+
+  node(name: string): FallbackNode | undefined {
+    return this.#nodes.get(name);
+  }
+
+  nodeByHostname(hostname: string): FallbackNode | undefined {
+    return this.#byHostname.get(hostname);
+  }
+
+  optsOut(namespace: string): boolean {
+    return this.#optedOut?.has(namespace) === true;
+  }
+
+  async pod(place: PodPlace, left: AbortSignal, { isFresh } = { isFresh: false }): Promise<unknown> {
+    const known = isFresh ? undefined : this.#pods.find(place);
+    if (known !== undefined && (place.uid === '' || known.metadata?.uid === place.uid)) return known;
+    return this.#gate.pass(left, () => readPod(this.#api, place));
+  }
+
+  async patch(
+    place: PodPlace,
+    patch: readonly Operation[],
+    left: AbortSignal,
+  ): Promise<'patched' | 'changed' | 'gone' | 'late'> {
+    return (await this.#gate.pass(left, () => patchPod(this.#api, place, patch))) ?? 'late';
+  }
+
+  tell(pod: PodPlace, doubt: Doubt): void {
+    this.#events.warn({ pod, reason: REASON, message: tellDoubt(doubt) });
+  }
+
+  close(): void {
+    for (const watch of this.#watches) watch.close();
+  }
+
+  #take(at: number, facts: readonly NodeFacts[]): void {
+    this.#selected[at] = facts.flatMap((one) => this.#nodeOf(one) ?? []);
+    const nodes = this.#selected.flatMap((some) => some ?? []);
+    this.#nodes = new Map(nodes.map((node) => [node.name, node]));
+    this.#byHostname = new Map(nodes.map((node) => [node.hostname, node]));
+  }
+
+  #nodeOf(facts: NodeFacts): FallbackNode | undefined {
+    if (!this.#known.has(facts)) this.#known.set(facts, fallbackNode(facts));
+    return this.#known.get(facts);
+  }
+}

@@ -1,0 +1,79 @@
+import type { ObjectName } from '../kubernetes/client.ts';
+import { parseAuthority } from '../oci/host.ts';
+import { UsageError } from '../process/lifecycle.ts';
+import { type Address, parseAddress } from '../process/server.ts';
+import type { WebhookService } from '../webhook/registration.ts';
+import type { RegistryPlace } from '../webhook/rewrite.ts';
+import { parseObjectName } from './object-name.ts';
+
+export interface WebhookFlags {
+  readonly configMap: string;
+  readonly listen: string;
+  readonly status: string;
+  /** The registry's origin, as the webhook reaches it. */
+  readonly registry: string;
+  /** The webhook's own Service. */
+  readonly service: string;
+  readonly servicePort: string;
+  /** The registration belongs to it, is called as it is, and goes with it. */
+  readonly clusterRole: string;
+  /** In the Service's namespace, as the Lease is. */
+  readonly secret: string;
+  readonly lease: string;
+  readonly certDir?: string;
+  readonly fallbackNodeSelector?: string;
+  readonly rewriteTo: string;
+}
+
+/** The flags of `weir webhook`, read. */
+export interface WebhookSettings {
+  readonly configMap: ObjectName;
+  readonly listen: Address;
+  readonly status: Address;
+  readonly registry: RegistryPlace;
+  readonly service: WebhookService;
+  readonly clusterRole: string;
+  readonly secret: ObjectName;
+  readonly lease: ObjectName;
+  readonly certDir: string | undefined;
+  readonly fallbackNodeSelector: string;
+}
+
+/** @throws UsageError that names the flag. */
+export function readWebhookFlags(flags: WebhookFlags): WebhookSettings {
+  const service = { ...parseObjectName(flags.service, '--service'), port: portOf(flags.servicePort) };
+  const { namespace } = service;
+  return {
+    configMap: parseObjectName(flags.configMap, '--config-map'),
+    listen: parseAddress(flags.listen),
+    status: parseAddress(flags.status),
+    registry: { url: originOf(flags.registry), rewriteTo: hostOf(flags.rewriteTo) },
+    service,
+    clusterRole: flags.clusterRole,
+    secret: parseObjectName(`${namespace}/${flags.secret}`, '--secret'),
+    lease: parseObjectName(`${namespace}/${flags.lease}`, '--lease'),
+    certDir: flags.certDir,
+    fallbackNodeSelector: flags.fallbackNodeSelector ?? '',
+  };
+}
+
+function originOf(text: string): string {
+  const url = URL.canParse(text) ? new URL(text) : undefined;
+  if (url === undefined || !['http:', 'https:'].includes(url.protocol) || url.pathname !== '/')
+    throw new UsageError(
+      `--registry takes http://HOST:PORT or https://HOST[:PORT], and "${text}" is not that`,
+    );
+  return url.origin;
+}
+
+function hostOf(text: string): string {
+  const host = parseAuthority(text);
+  if (host === undefined) throw new UsageError(`--rewrite-to takes HOST[:PORT], and "${text}" is not that`);
+  return host;
+}
+
+function portOf(text: string): number {
+  const port = /^\d{1,5}$/.test(text) ? Number(text) : 0;
+  if (port < 1 || port > 65_535) throw new UsageError(`--service-port takes a port, and "${text}" is none`);
+  return port;
+}

@@ -1,0 +1,26 @@
+import type { V1Namespace } from '@kubernetes/client-node';
+import type { Logger } from 'pino';
+import type { Kubernetes } from './client.ts';
+import { ObjectWatch } from './object-watch.ts';
+
+/** Tells of the namespaces that have an annotation with this value, whenever a namespace changes. */
+export function watchAnnotatedNamespaces(options: {
+  readonly kubernetes: Kubernetes;
+  readonly annotation: string;
+  readonly value: string;
+  readonly changed: (names: ReadonlySet<string>) => void;
+  readonly log: Logger;
+}): ObjectWatch<V1Namespace> {
+  const { kubernetes, annotation, value, changed, log } = options;
+  return new ObjectWatch<V1Namespace>({
+    kubernetes,
+    what: 'Namespaces',
+    path: '/api/v1/namespaces',
+    list: () => kubernetes.core.listNamespace(),
+    changed: (namespaces) => {
+      const found = namespaces.filter(({ metadata }) => metadata?.annotations?.[annotation] === value);
+      changed(new Set(found.map(({ metadata }) => metadata?.name ?? '')));
+    },
+    log,
+  });
+}

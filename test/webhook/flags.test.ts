@@ -1,0 +1,50 @@
+import assert from 'node:assert/strict';
+import { suite, test } from 'node:test';
+import { readWebhookFlags } from '../../cli/webhook-flags.ts';
+import { UsageError } from '../../process/lifecycle.ts';
+
+const flags = {
+  configMap: 'weir/weir',
+  listen: ':8443',
+  status: ':8080',
+  registry: 'http://weir.weir.svc:5000/',
+  service: 'weir/weir-webhook',
+  servicePort: '443',
+  clusterRole: 'weir-webhook',
+  secret: 'certificates',
+  lease: 'leader',
+  rewriteTo: 'Mirror.corp',
+};
+
+suite('the flags of the webhook', () => {
+  test('are read', () => {
+    assert.deepEqual(readWebhookFlags(flags), {
+      configMap: { namespace: 'weir', name: 'weir' },
+      listen: { host: '', port: 8443 },
+      status: { host: '', port: 8080 },
+      registry: { url: 'http://weir.weir.svc:5000', rewriteTo: 'mirror.corp' },
+      service: { namespace: 'weir', name: 'weir-webhook', port: 443 },
+      clusterRole: 'weir-webhook',
+      secret: { namespace: 'weir', name: 'certificates' },
+      lease: { namespace: 'weir', name: 'leader' },
+      certDir: undefined,
+      fallbackNodeSelector: '',
+    });
+  });
+
+  const wrong: Readonly<Record<string, [change: Partial<typeof flags>, message: RegExp]>> = {
+    'a registry with a path': [{ registry: 'http://weir:5000/v2/' }, /--registry takes http/],
+    'a registry without a scheme': [{ registry: 'weir:5000' }, /--registry takes http/],
+    'a Service without its namespace': [{ service: 'weir-webhook' }, /--service takes NAMESPACE\/NAME/],
+    'a port that is none': [{ servicePort: '0' }, /--service-port takes a port/],
+    'a Secret of another namespace': [{ secret: 'other/certificates' }, /--secret takes/],
+    'a host with a scheme': [{ rewriteTo: 'https://mirror.corp' }, /--rewrite-to takes HOST\[:PORT\]/],
+  };
+  for (const [what, [change, message]] of Object.entries(wrong))
+    test(`are refused by name: ${what}`, () => {
+      assert.throws(
+        () => readWebhookFlags({ ...flags, ...change }),
+        (error) => error instanceof UsageError && message.test(error.message),
+      );
+    });
+});

@@ -1,0 +1,502 @@
+import assert from 'node:assert/strict';
+import { suite, test } from 'node:test';
+import { fallbackNode } from '../../webhook/fallback-node.ts';
+import { CONFIG, imagesIn, originalsIn, podOf, REGISTRY, request, Stage } from './stage.ts';
+
+const DIGEST = `sha256:${'a'.repeat(64)}`;
+const DOCKER_ONLY = {
+  'docker.io': 'unsupported',
+  'quay.io': 'configured',
+  'gcr.io': 'failed',
+  'plain.io': 'failed',
+};
+
+/** With a node that cannot mirror Docker Hub. */
+function stage(yaml = CONFIG): Stage {
+  const made = new Stage(yaml);
+  made.cluster.addNode('fallback', DOCKER_ONLY);
+  return made;
+}
+
+suite('a name', () => {
+  const names: Readonly<Record<string, string>> = {
+    nginx: '127.0.0.1:5700/docker.io/library/nginx:latest',
+    'nginx:1.27': '127.0.0.1:5700/docker.io/library/nginx:1.27',
+    'bitnami/redis:7': '127.0.0.1:5700/docker.io/bitnami/redis:7',
+    'docker.io/nginx:1': '127.0.0.1:5700/docker.io/library/nginx:1',
+    'index.docker.io/library/nginx:1': '127.0.0.1:5700/docker.io/library/nginx:1',
+    [`nginx@${DIGEST}`]: `127.0.0.1:5700/docker.io/library/nginx@${DIGEST}`,
+    [`nginx:1@${DIGEST}`]: `127.0.0.1:5700/docker.io/library/nginx:1@${DIGEST}`,
+    'quay.io/org/app:1': '127.0.0.1:5700/quay.io/org/app:1',
+    'gcr.io/org/app:1': 'mirror.example/gcr/org/app:1',
+    // Not an upstream, or not a name.
+    'ghcr.io/org/app:1': 'ghcr.io/org/app:1',
+    'localhost/app': 'localhost/app',
+    'localhost:5000/app': 'localhost:5000/app',
+    'quay.io:443/app': 'quay.io:443/app',
+    '127.0.0.1:5700/docker.io/library/nginx:1': '127.0.0.1:5700/docker.io/library/nginx:1',
+    UPPER: 'UPPER',
+    'a@b': 'a@b',
+    // Longer than a name may be, with what goes before it.
+    [`a/${'b'.repeat(250)}`]: `a/${'b'.repeat(250)}`,
+    // A mirror that nodes would ask for TLS.
+    'plain.io/app:1': 'plain.io/app:1',
+  };
+  for (const [before, after] of Object.entries(names))
+    test(`${before.slice(0, 60)} becomes ${after.slice(0, 60)}`, async () => {
+      const { create } = bound(stage(`${CONFIG}fallback: always\n`));
+      assert.deepEqual(imagesIn(await create(podOf(before))), [after]);
+      assert.deepEqual(imagesIn(await create(podOf(after))), [after], 'and never twice');
+    });
+});
+
+suite('a Pod that is made', () => {
+  const known: Readonly<Record<string, object>> = {
+    'names its node': { nodeName: 'fallback' },
+    'is of a DaemonSet': affinity([{ key: 'metadata.name', operator: 'In', values: ['fallback'] }]),
+    'selects the name of a host': { nodeSelector: { 'kubernetes.io/hostname': 'fallback.host' } },
+  };
+  for (const [what, spec] of Object.entries(known))
+    test(`is rewritten at once when it ${what}`, async () => {
+      const made = await stage().create(podOf('nginx:1', { ...spec }));
+      assert.deepEqual(imagesIn(made), ['127.0.0.1:5700/docker.io/library/nginx:1']);
+      assert.deepEqual(originalsIn(made), { 'containers/app': 'nginx:1' });
+    });
+
+  const unknown: Readonly<Record<string, object>> = {
+    'may go anywhere': {},
+    'names another node': { nodeName: 'other' },
+    'may go to two nodes': affinity([
+      { key: 'metadata.name', operator: 'In', values: ['fallback', 'other'] },
+    ]),
+    'is kept from a node': affinity([{ key: 'metadata.name', operator: 'NotIn', values: ['fallback'] }]),
+    'may go to one node, or to another': {
+      affinity: {
+        nodeAffinity: {
+          requiredDuringSchedulingIgnoredDuringExecution: {
+            nodeSelectorTerms: ['fallback', 'other'].map((name) => ({
+              matchFields: [{ key: 'metadata.name', operator: 'In', values: [name] }],
+            })),
+          },
+        },
+      },
+    },
+    'selects the name of another host': { nodeSelector: { 'kubernetes.io/hostname': 'fallback' } },
+  };
+  for (const [what, spec] of Object.entries(unknown))
+    test(`is left alone when it ${what}`, async () => {
+      const stageNow = stage();
+      assert.deepEqual(imagesIn(await stageNow.create(podOf('nginx:1', { ...spec }))), ['nginx:1']);
+      assert.deepEqual(stageNow.asked, []);
+    });
+
+  test('is never sent to the registry a second time, although that is an upstream by its name', async () => {
+    const stageNow = stage('upstreams: { "127.0.0.1:5700": {} }\nfallback: always\n');
+    assert.deepEqual(imagesIn(await stageNow.create(podOf('127.0.0.1:5700/app:1'))), [
+      '127.0.0.1:5700/app:1',
+    ]);
+  });
+
+  test('has the mirror asked for what it will need if it comes to a node that cannot mirror', async () => {
+    const stageNow = stage();
+    await stageNow.create(podOf('nginx:1'));
+    await stageNow.create(podOf('quay.io/app:1'));
+    assert.deepEqual(stageNow.warmed, [
+      { origin: 'http://weir.weir.svc:5000', repository: 'docker.io/library/nginx', reference: '1' },
+    ]);
+  });
+
+  test('is rewritten in every part that names an image, and nowhere else', async () => {
+    const pod = {
+      metadata: { annotations: { other: 'nginx:1' } },
+      spec: {
+        nodeName: 'fallback',
+        futureField: { image: 'kept' },
+        initContainers: [
+          { name: 'init', image: 'busybox:1', command: ['nginx:1'] },
+          { name: 'other', image: 'ghcr.io/app:1' },
+        ],
+        containers: [
+          {
+            name: 'app',
+            image: 'nginx:1',
+            imagePullPolicy: 'Always',
+            env: [{ name: 'A', value: 'nginx:1' }],
+          },
+          { name: 'never', image: 'nginx:1', imagePullPolicy: 'Never' },
+          { name: 'quay', image: 'quay.io/app:1' },
+        ],
+        volumes: [
+          { name: 'models', image: { reference: 'org/models:1', pullPolicy: 'IfNotPresent' } },
+          { name: 'empty', emptyDir: {} },
+        ],
+      },
+    };
+    const stageNow = stage();
+    const made = await stageNow.create(pod);
+    const [init, other] = pod.spec.initContainers;
+    const [app, ...others] = pod.spec.containers;
+    const [models, empty] = pod.spec.volumes;
+    const annotation = {
+      'containers/app': 'nginx:1',
+      'initContainers/init': 'busybox:1',
+      'volumes/models': 'org/models:1',
+    };
+    assert.deepEqual(made, {
+      metadata: { annotations: { other: 'nginx:1', 'weir.dev/original-images': JSON.stringify(annotation) } },
+      spec: {
+        ...pod.spec,
+        initContainers: [{ ...init, image: '127.0.0.1:5700/docker.io/library/busybox:1' }, other],
+        containers: [{ ...app, image: '127.0.0.1:5700/docker.io/library/nginx:1' }, ...others],
+        volumes: [
+          { ...models, image: { ...models?.image, reference: '127.0.0.1:5700/docker.io/org/models:1' } },
+          empty,
+        ],
+      },
+    });
+  });
+
+  test('is looked at again after others added to it', async () => {
+    const stageNow = stage();
+    const made = await stageNow.create(podOf('nginx:1', { nodeName: 'fallback' }));
+    const containers = [...made.spec.containers, { name: 'sidecar', image: 'envoy:1' }];
+    const again = await stageNow.create({ ...made, spec: { ...made.spec, containers } });
+    assert.deepEqual(imagesIn(again), [
+      '127.0.0.1:5700/docker.io/library/nginx:1',
+      '127.0.0.1:5700/docker.io/library/envoy:1',
+    ]);
+    assert.deepEqual(originalsIn(again), { 'containers/app': 'nginx:1', 'containers/sidecar': 'envoy:1' });
+  });
+
+  test('is told of in the answer when it is left for a reason that somebody may want to know', async () => {
+    const stageNow = stage();
+    stageNow.found = () => 'absent';
+    const object = podOf('nginx:1', { nodeName: 'fallback' });
+    const { patch, warnings } = await stageNow.answer(request({ namespace: 'default', object }));
+    assert.deepEqual(patch, []);
+    assert.deepEqual(warnings, ['weir leaves nginx:1 as it is: the mirror has no such manifest']);
+  });
+});
+
+suite('a Pod that is bound', () => {
+  test('is rewritten for what its node cannot mirror', async () => {
+    const pod = podOf('nginx:1', { initContainers: [{ name: 'init', image: 'quay.io/app:1' }] });
+    const bound = await stage().bind(pod, 'fallback');
+    assert.deepEqual(imagesIn(bound).toSorted(), [
+      '127.0.0.1:5700/docker.io/library/nginx:1',
+      'quay.io/app:1',
+    ]);
+    assert.deepEqual(originalsIn(bound), { 'containers/app': 'nginx:1' });
+  });
+
+  for (const state of [
+    'unsupported',
+    'unparsable',
+    'failed',
+    'bypassed',
+    'configured',
+    'overridden',
+    'withdrawn',
+  ])
+    test(`is ${/unsu|unp|fai|byp/.test(state) ? 'rewritten' : 'left alone'} where its upstream is ${state}`, async () => {
+      const stageNow = new Stage();
+      stageNow.cluster.addNode('node', { 'docker.io': state, 'quay.io': 'failed' });
+      const [image] = imagesIn(await stageNow.bind(podOf('nginx:1'), 'node'));
+      assert.equal(image?.startsWith('127.0.0.1:5700/'), /unsu|unp|fai|byp/.test(state));
+    });
+
+  test('is not touched, nor the mirror asked, where its node mirrors by itself', async () => {
+    const stageNow = stage();
+    assert.deepEqual(imagesIn(await stageNow.bind(podOf('nginx:1'), 'other')), ['nginx:1']);
+    assert.deepEqual([stageNow.asked, stageNow.cluster.patches], [[], []]);
+  });
+
+  test('gets its own names back on a node that mirrors by itself', async () => {
+    const stageNow = stage();
+    const once = await stageNow.bind(podOf('nginx:1'), 'fallback');
+    const twice = await stageNow.bind(once, 'other');
+    assert.deepEqual(imagesIn(twice), ['nginx:1']);
+    assert.equal(originalsIn(twice), undefined);
+    const third = await stageNow.bind(twice, 'fallback');
+    assert.deepEqual(originalsIn(third), { 'containers/app': 'nginx:1' });
+  });
+
+  test('gets its own names back when the mirror has gone meanwhile', async () => {
+    const stageNow = stage();
+    const once = await stageNow.bind(podOf('nginx:1'), 'fallback');
+    stageNow.found = () => 'down';
+    assert.deepEqual(imagesIn(await stageNow.bind(once, 'fallback')), ['nginx:1']);
+  });
+
+  test('gets no image that an annotation of its own making says', async () => {
+    for (const original of ['evil:1', '127.0.0.1:5700/docker.io/library/nginx:1', 'ghcr.io/evil:1', '']) {
+      const annotations = { 'weir.dev/original-images': JSON.stringify({ 'containers/app': original }) };
+      const pod = { ...podOf('127.0.0.1:5700/docker.io/library/nginx:1'), metadata: { annotations } };
+      const stageNow = stage();
+      assert.deepEqual(imagesIn(await stageNow.bind(pod, 'other')), [
+        '127.0.0.1:5700/docker.io/library/nginx:1',
+      ]);
+    }
+    const broken = { ...podOf('nginx:1'), metadata: { annotations: { 'weir.dev/original-images': '[{' } } };
+    assert.deepEqual(originalsIn(await stage().bind(broken, 'fallback')), { 'containers/app': 'nginx:1' });
+  });
+
+  test('keeps the image of a volume, which cannot be changed any more, and says so', async () => {
+    const stageNow = stage();
+    const pod = podOf('nginx:1', { volumes: [{ name: 'v', image: { reference: 'models:1' } }] });
+    assert.deepEqual(imagesIn(await stageNow.bind(pod, 'fallback')).toSorted(), [
+      '127.0.0.1:5700/docker.io/library/nginx:1',
+      'models:1',
+    ]);
+    assert.deepEqual(stageNow.cluster.told, [{ pod: 'pod', image: 'models:1', why: 'volume' }]);
+  });
+
+  const left: Readonly<Record<string, (now: Stage) => unknown>> = {
+    absent: (now) => (now.found = () => 'absent'),
+    refused: (now) => (now.found = () => 'refused'),
+    down: (now) => (now.found = () => 'down'),
+    slow: (now) => (now.found = () => 'slow'),
+    'plain-http': (now) => now.cluster.addNode('fallback', DOCKER_ONLY, { runtime: 'cri-o' }),
+    'no-door': (now) => now.cluster.addNode('fallback', undefined),
+  };
+  for (const [why, arrange] of Object.entries(left))
+    test(`is left as it is, and somebody is told: ${why}`, async () => {
+      const stageNow = stage();
+      arrange(stageNow);
+      assert.deepEqual(imagesIn(await stageNow.bind(podOf('nginx:1'), 'fallback')), ['nginx:1']);
+      assert.deepEqual(stageNow.cluster.told, [{ pod: 'pod', image: 'nginx:1', why }]);
+      assert.equal(await stageNow.count(why), 1);
+    });
+
+  test('goes by https to a host of its own where the loopback will not do', async () => {
+    const registry = { ...REGISTRY, rewriteTo: 'mirror.corp' };
+    const stageNow = new Stage(CONFIG, { registry });
+    stageNow.cluster.addNode('crio', { 'quay.io': 'unsupported' }, { runtime: 'cri-o' });
+    stageNow.cluster.addNode('bare', undefined);
+    for (const node of ['crio', 'bare'])
+      assert.deepEqual(imagesIn(await stageNow.bind(podOf('quay.io/a:1'), node)), [
+        'mirror.corp/quay.io/a:1',
+      ]);
+    assert.deepEqual(imagesIn(await stageNow.bind(podOf('nginx:1'), 'crio')), ['nginx:1']);
+    assert.deepEqual(imagesIn(await stageNow.bind(podOf('nginx:1'), 'bare')), [
+      'mirror.corp/docker.io/library/nginx:1',
+    ]);
+  });
+
+  test('is left alone when its image is there already, unless it is to be pulled always', async () => {
+    const stageNow = new Stage();
+    const images = ['docker.io/library/nginx:1', `docker.io/library/other@${DIGEST}`, '<none>@<none>', ''];
+    stageNow.cluster.addNode('fallback', DOCKER_ONLY, { images });
+    assert.deepEqual(imagesIn(await stageNow.bind(podOf('nginx:1'), 'fallback')), ['nginx:1']);
+    assert.deepEqual(imagesIn(await stageNow.bind(podOf(`other:7@${DIGEST}`), 'fallback')), [
+      `other:7@${DIGEST}`,
+    ]);
+    for (const image of ['nginx:2', 'other:7'])
+      assert.match(imagesIn(await stageNow.bind(podOf(image), 'fallback'))[0] ?? '', /^127/);
+    const always = { containers: [{ name: 'app', image: 'nginx:1', imagePullPolicy: 'Always' }] };
+    assert.match(imagesIn(await stageNow.bind({ spec: always }, 'fallback'))[0] ?? '', /^127/);
+  });
+
+  test('is looked at once more when it is not as it was remembered, and is left when it changes again', async () => {
+    const stageNow = stage();
+    const metadata = { name: 'pod', namespace: 'default', uid: 'u' };
+    stageNow.cluster.remembered.set('pod', { ...podOf('old:1'), metadata });
+    assert.deepEqual(imagesIn(await stageNow.bind(podOf('nginx:1'), 'fallback')), [
+      '127.0.0.1:5700/docker.io/library/nginx:1',
+    ]);
+    assert.equal(stageNow.cluster.reads, 1);
+
+    const restless = stage();
+    const tags = ['1', '2', '3'];
+    restless.cluster.meanwhile = () =>
+      restless.cluster.pods.set('pod', { ...podOf(`other:${tags.shift()}`), metadata });
+    assert.deepEqual(imagesIn(await restless.bind(podOf('nginx:1'), 'fallback')), ['other:2']);
+    assert.equal(await restless.count('changed'), 1);
+  });
+
+  test('is not patched once it is on a node, where that would start its containers anew', async () => {
+    const stageNow = stage();
+    stageNow.cluster.meanwhile = () => {
+      const metadata = { name: 'pod', namespace: 'default', uid: 'u' };
+      stageNow.cluster.pods.set('pod', { ...podOf('nginx:1', { nodeName: 'fallback' }), metadata });
+    };
+    assert.deepEqual(imagesIn(await stageNow.bind(podOf('nginx:1'), 'fallback')), ['nginx:1']);
+  });
+
+  test('is not mistaken for another of the same name', async () => {
+    const stageNow = stage();
+    const pod = { ...podOf('nginx:1'), metadata: { uid: 'another' } };
+    assert.deepEqual(imagesIn(await stageNow.bind(pod, 'fallback')), ['nginx:1']);
+  });
+
+  test('is only looked at in a dry run', async () => {
+    const stageNow = stage();
+    stageNow.found = (place) => (place.reference === '1' ? 'there' : 'absent');
+    const pod = podOf('nginx:1', { initContainers: [{ name: 'init', image: 'nginx:2' }] });
+    assert.deepEqual(imagesIn(await stageNow.bind(pod, 'fallback', { dryRun: true })).toSorted(), [
+      'nginx:1',
+      'nginx:2',
+    ]);
+    assert.deepEqual([stageNow.cluster.patches, stageNow.cluster.told], [[], []]);
+  });
+});
+
+suite('a node', () => {
+  const facts = { name: 'n', runtimeVersion: '', imageNames: [] };
+  const node = (label: string | undefined, states: string) =>
+    fallbackNode({
+      ...facts,
+      labels: label === undefined ? {} : { 'weir.dev/mirror': label },
+      annotations: { 'weir.dev/upstreams': states },
+    });
+
+  test('needs rewriting for what its agent says, and while it says that it does', () => {
+    assert.deepEqual(
+      node('fallback', '{"a.io":"failed","b.io":"configured","c.io":"bypassed"}')?.hosts,
+      new Set(['a.io', 'c.io']),
+    );
+    for (const label of ['configured', 'off']) assert.equal(node(label, '{"a.io":"failed"}'), undefined);
+    for (const states of ['', '{}', '[', '"failed"', '{"a.io":1}', '{"a.io":"configured"}'])
+      assert.equal(node('fallback', states), undefined, states);
+  });
+
+  test('needs rewriting for everything when nobody looks after it', () => {
+    assert.equal(node(undefined, '{"a.io":"configured"}')?.hosts, 'all');
+  });
+});
+
+suite('containers that are added to a Pod that runs', () => {
+  test('are rewritten, and no others', async () => {
+    const before = {
+      metadata: { uid: 'u' },
+      spec: {
+        nodeName: 'fallback',
+        containers: [{ name: 'app', image: 'nginx:1' }],
+        ephemeralContainers: [{ name: 'first', image: 'busybox:1' }],
+      },
+    };
+    const debug = [...before.spec.ephemeralContainers, { name: 'second', image: 'busybox:2' }];
+    const object = { ...before, spec: { ...before.spec, ephemeralContainers: debug } };
+    const change = { operation: 'UPDATE', subResource: 'ephemeralcontainers', namespace: 'default', object };
+    const { patch } = await stage().answer(request({ ...change, oldObject: before }));
+    assert.deepEqual(patch, [
+      { op: 'test', path: '/metadata/uid', value: 'u' },
+      { op: 'test', path: '/spec/ephemeralContainers/1/image', value: 'busybox:2' },
+      {
+        op: 'replace',
+        path: '/spec/ephemeralContainers/1/image',
+        value: '127.0.0.1:5700/docker.io/library/busybox:2',
+      },
+    ]);
+  });
+});
+
+suite("a Pod is none of the webhook's business", () => {
+  const exempt: Readonly<
+    Record<string, [config: string, metadata: Record<string, unknown>, namespace?: string]>
+  > = {
+    disabled: ['enabled: false', {}],
+    never: ['fallback: never', {}],
+    namespace: ['includeNamespaces: ["team-*"]', {}],
+    'namespace, which leaving out decides': ['excludeNamespaces: ["de?ault"]', {}],
+    'namespace of the cluster itself': ['', {}, 'kube-system'],
+    own: ['', {}, 'weir'],
+    'own by its label': ['', { labels: { 'app.kubernetes.io/part-of': 'weir' } }],
+    'opt-out': ['', { annotations: { 'weir.dev/rewrite': 'false' } }],
+    'opt-out of its namespace': ['', {}, 'left-alone'],
+    static: ['', { annotations: { 'kubernetes.io/config.mirror': 'x' } }],
+    'static by its source': ['', { annotations: { 'kubernetes.io/config.source': 'file' } }],
+    owner: ['', { ownerReferences: [{ apiVersion: 'postgresql.cnpg.io/v1', kind: 'Cluster' }] }],
+    'owner of every kind of a group': [
+      'skipOwners: ["*.example.com"]',
+      { ownerReferences: [{ apiVersion: 'example.com/v1', kind: 'A' }] },
+    ],
+    'owner of no group': ['skipOwners: [Node]', { ownerReferences: [{ apiVersion: 'v1', kind: 'Node' }] }],
+  };
+  for (const [what, [lines, metadata, namespace = 'default']] of Object.entries(exempt))
+    test(`by: ${what}`, async () => {
+      for (const mode of lines.startsWith('fallback') ? [''] : ['fallback: auto\n', 'fallback: always\n']) {
+        const stageNow = stage(`${CONFIG}${mode}${lines}\n`);
+        stageNow.cluster.optedOut.add('left-alone');
+        const pod = { metadata, spec: podOf('nginx:1', { nodeName: 'fallback' }).spec };
+        assert.deepEqual(imagesIn(await stageNow.create(pod, namespace)), ['nginx:1']);
+        assert.deepEqual(
+          imagesIn(await stageNow.bind({ ...podOf('nginx:1'), metadata }, 'fallback', { namespace })),
+          ['nginx:1'],
+        );
+        assert.deepEqual(stageNow.asked, []);
+      }
+    });
+
+  test('but a namespace that is not left out is looked at, and Pods of another owner are', async () => {
+    const stageNow = stage(
+      `${CONFIG}includeNamespaces: ["team-*"]\nexcludeNamespaces: [team-b]\nskipOwners: [A.b.c]\n`,
+    );
+    const metadata = {
+      ownerReferences: [{ apiVersion: 'apps/v1', kind: 'ReplicaSet' }],
+      annotations: { 'weir.dev/rewrite': 'true' },
+    };
+    const pod = { metadata, spec: podOf('nginx:1', { nodeName: 'fallback' }).spec };
+    assert.match(imagesIn(await stageNow.create(pod, 'team-a'))[0] ?? '', /^127/);
+    assert.deepEqual(imagesIn(await stageNow.create(pod, 'team-b')), ['nginx:1']);
+  });
+
+  test('and whoever has it left alone by its owner is told, where it would have needed the mirror', async () => {
+    const metadata = { ownerReferences: [{ apiVersion: 'postgresql.cnpg.io/v1', kind: 'Cluster' }] };
+    const stageNow = stage();
+    await stageNow.bind({ ...podOf('quay.io/postgres:1'), metadata }, 'fallback');
+    await stageNow.bind({ ...podOf('postgres:1'), metadata }, 'other');
+    assert.deepEqual(stageNow.cluster.told, []);
+    await stageNow.bind({ ...podOf('postgres:1'), metadata }, 'fallback');
+    assert.deepEqual(stageNow.cluster.told, [{ pod: 'pod', image: 'postgres:1', why: 'owner' }]);
+  });
+});
+
+suite('an answer', () => {
+  test('comes within its time, whatever does not', async () => {
+    const stageNow = new Stage(CONFIG, { budgetMs: 20 });
+    stageNow.cluster.addNode('fallback', DOCKER_ONLY);
+    const late = Promise.withResolvers<'there'>();
+    stageNow.found = () => late.promise;
+    const object = podOf('nginx:1', { nodeName: 'fallback' });
+    assert.deepEqual(await stageNow.answer(request({ namespace: 'default', object })), {});
+    assert.equal(await stageNow.count('deadline'), 1);
+    late.resolve('there');
+  });
+
+  test('lets pass what cannot be decided', async () => {
+    const stageNow = stage();
+    stageNow.found = () => Promise.reject(new Error('broken'));
+    const object = podOf('nginx:1', { nodeName: 'fallback' });
+    assert.deepEqual(await stageNow.answer(request({ namespace: 'default', object })), {});
+    stageNow.cluster.meanwhile = () => {
+      throw new Error('the API server is away');
+    };
+    stageNow.found = () => 'there';
+    assert.deepEqual(imagesIn(await stageNow.bind(podOf('nginx:1'), 'fallback')), ['nginx:1']);
+    assert.equal(await stageNow.count('failed'), 2);
+    stageNow.cluster.isKnown = false;
+    assert.deepEqual(await stageNow.answer(request({ namespace: 'default', object })), {});
+    assert.equal(await stageNow.count('starting'), 1);
+  });
+
+  test('follows the configuration', async () => {
+    const stageNow = stage();
+    const pod = podOf('nginx:1', { nodeName: 'fallback' });
+    stageNow.configure('upstreams: { quay.io: {} }');
+    assert.deepEqual(imagesIn(await stageNow.create(pod)), ['nginx:1']);
+    stageNow.configure(CONFIG);
+    assert.match(imagesIn(await stageNow.create(pod))[0] ?? '', /^127/);
+  });
+});
+
+function bound(stageNow: Stage) {
+  return { create: (pod: ReturnType<typeof podOf>) => stageNow.create(pod) };
+}
+
+function affinity(matchFields: readonly object[]): object {
+  const nodeSelectorTerms = [{ matchFields }];
+  return {
+    affinity: { nodeAffinity: { requiredDuringSchedulingIgnoredDuringExecution: { nodeSelectorTerms } } },
+  };
+}

@@ -1,0 +1,77 @@
+// A cluster of which a test says everything, and which remembers what the webhook did to it.
+
+import type { ClusterView, PodPlace } from '../../webhook/cluster-view.ts';
+import type { Doubt } from '../../webhook/doubt.ts';
+import { type FallbackNode, fallbackNode } from '../../webhook/fallback-node.ts';
+import type { Operation } from '../../webhook/pod-patch.ts';
+import { applyPatch } from './json-patch.ts';
+
+export class ScriptedCluster implements ClusterView {
+  isKnown = true;
+  readonly told: (Doubt & { readonly pod: string })[] = [];
+  readonly patches: (readonly Operation[])[] = [];
+  readonly optedOut = new Set<string>();
+  /** What the API has, by name. */
+  readonly pods = new Map<string, object>();
+  /** What is remembered of it, where that is something else. */
+  readonly remembered = new Map<string, object>();
+  /** Is done before a patch. */
+  meanwhile: () => unknown = () => undefined;
+  reads = 0;
+  readonly #nodes = new Map<string, FallbackNode>();
+
+  /** A node with these states of upstreams; none: one without an agent. */
+  addNode(
+    name: string,
+    states: Readonly<Record<string, string>> | undefined,
+    { runtime = 'containerd', images = [] }: { runtime?: string; images?: readonly string[] } = {},
+  ): void {
+    const node = fallbackNode({
+      name,
+      labels: {
+        'kubernetes.io/hostname': `${name}.host`,
+        ...(states === undefined ? {} : { 'weir.dev/mirror': 'fallback' }),
+      },
+      annotations: states === undefined ? {} : { 'weir.dev/upstreams': JSON.stringify(states) },
+      runtimeVersion: `${runtime}://1`,
+      imageNames: images,
+    });
+    if (node !== undefined) this.#nodes.set(name, node);
+  }
+
+  get nodes(): Iterable<FallbackNode> {
+    return this.#nodes.values();
+  }
+
+  node(name: string): FallbackNode | undefined {
+    return this.#nodes.get(name);
+  }
+
+  nodeByHostname(hostname: string): FallbackNode | undefined {
+    return this.#nodes.values().find((node) => node.hostname === hostname);
+  }
+
+  optsOut(namespace: string): boolean {
+    return this.optedOut.has(namespace);
+  }
+
+  async pod({ name }: PodPlace, _: AbortSignal, options?: { readonly isFresh: boolean }): Promise<unknown> {
+    if (options?.isFresh === true) this.reads += 1;
+    return (options?.isFresh === true ? undefined : this.remembered.get(name)) ?? this.pods.get(name);
+  }
+
+  async patch({ name }: PodPlace, patch: readonly Operation[]): Promise<'patched' | 'changed' | 'gone'> {
+    await this.meanwhile();
+    const pod = this.pods.get(name);
+    if (pod === undefined) return 'gone';
+    const patched = applyPatch(pod, patch);
+    if (patched === undefined) return 'changed';
+    this.patches.push(patch);
+    this.pods.set(name, patched);
+    return 'patched';
+  }
+
+  tell({ name }: PodPlace, doubt: Doubt): void {
+    this.told.push({ ...doubt, pod: name });
+  }
+}

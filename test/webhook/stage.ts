@@ -1,0 +1,138 @@
+import { pino } from 'pino';
+import { z } from 'zod';
+import { parseConfig } from '../../config/parse.ts';
+import { createMetrics } from '../../process/metrics.ts';
+import { Admission } from '../../webhook/admission.ts';
+import type { AdmissionRequest, Answer } from '../../webhook/admission-review.ts';
+import { DecisionCounter } from '../../webhook/decision-counter.ts';
+import type { Found } from '../../webhook/manifest-probe.ts';
+import type { ManifestPlace, RegistryPlace } from '../../webhook/rewrite.ts';
+import { applyPatch } from './json-patch.ts';
+import { ScriptedCluster } from './scripted-cluster.ts';
+
+export const REGISTRY: RegistryPlace = { url: 'http://weir.weir.svc:5000', rewriteTo: '127.0.0.1:5700' };
+export const CONFIG = `
+upstreams:
+  docker.io: {}
+  quay.io: {}
+  registry.k8s.io: {}
+  gcr.io: { mirror: https://mirror.example/gcr, via: node }
+  plain.io: { mirror: "http://mirror.example", via: node }
+`;
+
+const operationSchema = z.object({
+  op: z.enum(['test', 'add', 'replace', 'remove']),
+  path: z.string(),
+  value: z.unknown(),
+});
+
+const annotationsSchema = z.record(z.string(), z.string());
+const podSchema = z.looseObject({
+  metadata: z.record(z.string(), z.unknown()).optional(),
+  spec: z.looseObject({ containers: z.array(z.looseObject({ name: z.string(), image: z.string() })) }),
+});
+
+export type Pod = z.output<typeof podSchema>;
+
+/** The webhook's decisions in a cluster of which a test says everything; the mirror has what it is told to have. */
+export class Stage {
+  readonly cluster = new ScriptedCluster();
+  readonly asked: ManifestPlace[] = [];
+  readonly warmed: ManifestPlace[] = [];
+  found: (place: ManifestPlace) => Found | Promise<Found> = () => 'there';
+  readonly #metrics = createMetrics();
+  readonly #admission: Admission;
+  #config: ReturnType<typeof parseConfig>['config'];
+
+  constructor(
+    yaml = CONFIG,
+    options: { readonly budgetMs?: number; readonly registry?: RegistryPlace } = {},
+  ) {
+    this.#config = parseConfig(yaml).config;
+    const { budgetMs, registry = REGISTRY } = options;
+    this.#admission = new Admission({
+      config: () => this.#config,
+      registry: () => registry,
+      ownNamespace: 'weir',
+      cluster: this.cluster,
+      probe: {
+        look: async (place) => {
+          this.asked.push(place);
+          return this.found(place);
+        },
+        warm: (place) => this.warmed.push(place),
+      },
+      counter: new DecisionCounter(this.#metrics),
+      log: pino({ level: 'silent' }),
+      ...(budgetMs === undefined ? {} : { budgetMs }),
+    });
+  }
+
+  configure(yaml: string): void {
+    this.#config = parseConfig(yaml).config;
+  }
+
+  answer(request: AdmissionRequest): Promise<Answer> {
+    return this.#admission.answer(request);
+  }
+
+  /** What becomes of a Pod that is made. */
+  async create(pod: Pod, namespace = 'default'): Promise<Pod> {
+    const { patch = [] } = await this.answer(request({ operation: 'CREATE', namespace, object: pod }));
+    return patched(pod, patch);
+  }
+
+  /** What becomes of a Pod that is bound. */
+  async bind(pod: Pod, node: string, { namespace = 'default', dryRun = false } = {}): Promise<Pod> {
+    this.cluster.pods.set('pod', {
+      ...pod,
+      metadata: { name: 'pod', namespace, uid: 'u', ...pod.metadata },
+    });
+    const object = { metadata: { name: 'pod', namespace, uid: 'u' }, target: { kind: 'Node', name: node } };
+    await this.answer(request({ operation: 'CREATE', subResource: 'binding', namespace, object, dryRun }));
+    return podSchema.parse(this.cluster.pods.get('pod'));
+  }
+
+  /** How often something was decided for this reason. */
+  async count(reason: string): Promise<number> {
+    const { values } = (await this.#metrics.getSingleMetric('weir_webhook_decisions_total')?.get()) ?? {
+      values: [],
+    };
+    return values
+      .filter(({ labels }) => labels['reason'] === reason)
+      .reduce((sum, { value }) => sum + value, 0);
+  }
+}
+
+export function request(more: Partial<AdmissionRequest>): AdmissionRequest {
+  return {
+    uid: 'r',
+    resource: { resource: 'pods' },
+    operation: 'CREATE',
+    ...more,
+  };
+}
+
+/** A Pod with one container of this image. */
+export function podOf(image: string, spec: object = {}): Pod {
+  return { metadata: {}, spec: { containers: [{ name: 'app', image }], ...spec } };
+}
+
+function patched(pod: Pod, patch: readonly object[]): Pod {
+  const operations = patch.map((one) => operationSchema.parse(one));
+  const result = applyPatch(pod, operations);
+  if (result === undefined) throw new Error('a test of the patch fails');
+  return podSchema.parse(result);
+}
+
+/** The image of every container, init container, ephemeral container and volume, in order. */
+export function imagesIn(pod: Pod): string[] {
+  return [...JSON.stringify(pod).matchAll(/"(?:image|reference)":"([^"]+)"/g)].map(([, image = '']) => image);
+}
+
+/** What the annotation says. */
+export function originalsIn({ metadata }: Pod): unknown {
+  const annotations = annotationsSchema.parse(metadata?.['annotations'] ?? {});
+  const text = annotations['weir.dev/original-images'];
+  return text === undefined ? undefined : JSON.parse(text);
+}

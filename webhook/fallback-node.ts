@@ -1,0 +1,83 @@
+import { z } from 'zod';
+import { parseJson } from '../oci/json.ts';
+import { formatReference, parseReference, type Reference } from '../oci/reference.ts';
+
+/** A node on which some images do not go through the mirror unless their names say so. */
+export interface FallbackNode {
+  readonly name: string;
+  /** Its label `kubernetes.io/hostname`. */
+  readonly hostname: string;
+  /** `containerd`, `docker`, `cri-o`; empty when the kubelet has not said. */
+  readonly runtime: string;
+  /** Whether weir's agent runs there, and so the door. */
+  readonly hasAgent: boolean;
+  /** Registry hosts that its runtime cannot mirror; `all` on a node that nobody looks after. */
+  readonly hosts: ReadonlySet<string> | 'all';
+  /** What is there already, by name, as {@link formatReference} writes it. */
+  readonly images: ReadonlySet<string>;
+}
+
+/** What the Kubernetes API says of a node. */
+export interface NodeFacts {
+  readonly name: string;
+  readonly labels: Readonly<Record<string, string>>;
+  readonly annotations: Readonly<Record<string, string>>;
+  /** `containerd://2.3.7` */
+  readonly runtimeVersion: string;
+  readonly imageNames: readonly string[];
+}
+
+export const MIRROR_LABEL = 'weir.dev/mirror';
+/** JSON: the state of every upstream on that node, by registry host. */
+const UPSTREAMS_ANNOTATION = 'weir.dev/upstreams';
+/** States in which a pull goes past the mirror, and nobody decided that it should. */
+const PAST_THE_MIRROR: ReadonlySet<string> = new Set(['unsupported', 'unparsable', 'failed', 'bypassed']);
+
+const statesSchema = z.record(z.string(), z.string());
+
+/** `undefined` for a node on which every upstream is mirrored, or left alone on purpose. */
+export function fallbackNode(facts: NodeFacts): FallbackNode | undefined {
+  const { name, labels, annotations, runtimeVersion, imageNames } = facts;
+  const label = labels[MIRROR_LABEL];
+  if (label !== undefined && label !== 'fallback') return undefined;
+  const hosts = label === undefined ? 'all' : hostsIn(annotations[UPSTREAMS_ANNOTATION]);
+  if (hosts !== 'all' && hosts.size === 0) return undefined;
+  return {
+    name,
+    hostname: labels['kubernetes.io/hostname'] ?? name,
+    runtime: runtimeVersion.split('://', 1)[0] ?? '',
+    hasAgent: label !== undefined,
+    hosts,
+    images: new Set(imageNames.flatMap(inFull)),
+  };
+}
+
+/** Whether images of this registry host go past the mirror there. */
+export function needsRewriting({ hosts }: FallbackNode, host: string): boolean {
+  return hosts === 'all' || hosts.has(host);
+}
+
+/** Whether that very image is on the node already. */
+export function hasImage({ images }: FallbackNode, reference: Reference): boolean {
+  const { host, repository, digest } = reference;
+  return images.has(formatReference(digest === undefined ? reference : { host, repository, digest }));
+}
+
+/** Nobody but an agent writes it: what cannot be read says nothing. */
+function hostsIn(annotation = ''): ReadonlySet<string> {
+  const states = statesSchema.safeParse(parseJson(annotation)).data ?? {};
+  return new Set(
+    Object.entries(states)
+      .filter(([, state]) => PAST_THE_MIRROR.has(state))
+      .map(([host]) => host),
+  );
+}
+
+/** The kubelet also names what has no name (`<none>@<none>`). */
+function inFull(name: string): string[] {
+  try {
+    return [formatReference(parseReference(name))];
+  } catch {
+    return [];
+  }
+}

@@ -1,0 +1,87 @@
+import { isIP } from 'node:net';
+import type { Config } from '../config/config.ts';
+import type { Endpoint } from '../config/endpoint.ts';
+import { hostPrefix, routeFor } from '../config/routing.ts';
+import { formatReference, parseReference, type Reference } from '../oci/reference.ts';
+
+/** Where our registry is. */
+export interface RegistryPlace {
+  /** The origin at which the webhook asks it: `http://weir.weir.svc:5000`. */
+  readonly url: string;
+  /** `HOST[:PORT]` under which nodes find it. */
+  readonly rewriteTo: string;
+}
+
+/** A manifest, by the address under which it is asked for. */
+export interface ManifestPlace {
+  readonly origin: string;
+  readonly repository: string;
+  /** A digest where there is one, else a tag. */
+  readonly reference: string;
+}
+
+export type Rewrite =
+  | {
+      readonly kind: 'rewrite';
+      /** The registry host that the name had. */
+      readonly host: string;
+      readonly original: Reference;
+      readonly image: string;
+      /** The host of the new name. */
+      readonly to: string;
+      /** Whether a node has to ask it without TLS. */
+      readonly isPlain: boolean;
+      readonly manifest: ManifestPlace;
+    }
+  /** `unreadable` is no image reference, or none under its new name; `untouched` is no upstream's. */
+  | { readonly kind: 'leave'; readonly why: 'untouched' | 'unreadable' };
+
+/** The name under which a node gets an image through the mirror; tag and digest stay as they are. */
+export function rewriteImage(image: string, config: Config, registry: RegistryPlace): Rewrite {
+  try {
+    const original = parseReference(image);
+    if (original.host === registry.rewriteTo) return { kind: 'leave', why: 'untouched' };
+    const route = routeFor(config, original.host);
+    if (route.kind === 'untouched') return { kind: 'leave', why: 'untouched' };
+    const place = route.kind === 'node' ? mirrorPlace(route.mirror) : registryPlace(registry, original.host);
+    const repository = place.prefix === '' ? original.repository : `${place.prefix}/${original.repository}`;
+    const name = formatReference({ ...original, host: place.host, repository });
+    // Two limits of a name may be passed only now.
+    parseReference(name);
+    const reference = original.digest ?? original.tag ?? 'latest';
+    const manifest = { origin: place.origin, repository, reference };
+    return {
+      kind: 'rewrite',
+      host: original.host,
+      original,
+      image: name,
+      to: place.host,
+      isPlain: place.isPlain,
+      manifest,
+    };
+  } catch {
+    return { kind: 'leave', why: 'unreadable' };
+  }
+}
+
+/** Whether a runtime pulls from this host without TLS: containerd and Docker do on the loopback, CRI-O nowhere. */
+export function isLoopback(host: string): boolean {
+  const name = host.replace(/:\d+$/, '').replaceAll(/[[\]]/g, '');
+  return name === 'localhost' || name === '::1' || (isIP(name) === 4 && name.startsWith('127.'));
+}
+
+interface Place {
+  readonly origin: string;
+  readonly host: string;
+  readonly prefix: string;
+  readonly isPlain: boolean;
+}
+
+function registryPlace({ url, rewriteTo }: RegistryPlace, host: string): Place {
+  return { origin: url, host: rewriteTo, prefix: hostPrefix(host), isPlain: isLoopback(rewriteTo) };
+}
+
+function mirrorPlace({ origin, repositoryPrefix }: Endpoint): Place {
+  const { host, protocol } = new URL(origin);
+  return { origin, host, prefix: repositoryPrefix, isPlain: protocol === 'http:' };
+}

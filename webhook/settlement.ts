@@ -1,0 +1,78 @@
+import type { Config } from '../config/config.ts';
+import type { FallbackNode } from './fallback-node.ts';
+import { decideImage, type LeftBecause } from './image-decision.ts';
+import type { Found, ManifestProbe } from './manifest-probe.ts';
+import type { Pod, PodImage } from './pod.ts';
+import { type NewName, originalsOf } from './pod-patch.ts';
+import type { RegistryPlace } from './rewrite.ts';
+
+/** What became of one image, and why it was not rewritten. */
+export type Outcome =
+  | { readonly kind: 'rewritten' | 'restored'; readonly image: string; readonly name: string }
+  | { readonly kind: 'left'; readonly image: string; readonly why: LeftBecause | Exclude<Found, 'there'> };
+
+/** How the images of a Pod are to be named, and how that came about. */
+export interface Settlement {
+  readonly changes: readonly NewName[];
+  /** The original names of all that have others then. */
+  readonly originals: ReadonlyMap<string, string>;
+  readonly outcomes: readonly Outcome[];
+}
+
+export interface SettlementOptions {
+  readonly pod: Pod;
+  readonly images: readonly PodImage[];
+  /** Where the Pod will be: a node, every node (`any`), or one that mirrors by itself (`mirrored`). */
+  readonly node: FallbackNode | 'any' | 'mirrored';
+  readonly isMade: boolean;
+  readonly config: Config;
+  readonly registry: RegistryPlace;
+  readonly probe: Pick<ManifestProbe, 'look'>;
+}
+
+/**
+ * Settles what the images of a Pod are called: each by its original name, unless the node needs another and the
+ * mirror has that very manifest. So a Pod that comes to another node than it was first meant for gets its own names back.
+ */
+export async function settle(options: SettlementOptions): Promise<Settlement> {
+  const { pod, images, config, registry } = options;
+  const known = originalsOf(pod, images, config, registry);
+  const settled = await Promise.all(
+    images.map(async (image) => {
+      const original = known.get(image.key) ?? image.image;
+      const { name, why } = await nameFor({ ...image, image: original }, options);
+      return { image, original, ...settledName(image, original, name, options.isMade), why };
+    }),
+  );
+  return {
+    changes: settled.flatMap(({ image, name }) => (name === image.image ? [] : [{ image, name }])),
+    originals: new Map(
+      settled.flatMap(({ image, original, name }) => (name === original ? [] : [[image.key, original]])),
+    ),
+    outcomes: settled.map(({ image, original, name, why }): Outcome => {
+      if (name === image.image) return { kind: 'left', image: image.image, why: why ?? 'untouched' };
+      return { kind: name === original ? 'restored' : 'rewritten', image: image.image, name };
+    }),
+  };
+}
+
+interface Name {
+  readonly name: string;
+  readonly why?: LeftBecause | Exclude<Found, 'there'>;
+}
+
+async function nameFor(image: PodImage, options: SettlementOptions): Promise<Name> {
+  const { node, isMade, config, registry, probe } = options;
+  const own = (why: NonNullable<Name['why']>): Name => ({ name: image.image, why });
+  if (node === 'mirrored') return own('mirrored');
+  const where = node === 'any' ? undefined : node;
+  const decision = decideImage(image, { config, registry, node: where, isMade });
+  if (decision.kind === 'leave') return own(decision.why);
+  const found = await probe.look(decision.rewrite.manifest);
+  return found === 'there' ? { name: decision.rewrite.image } : own(found);
+}
+
+/** A volume of a Pod that is there keeps the name that it has. */
+function settledName(image: PodImage, original: string, name: string, isMade: boolean): { name: string } {
+  return { name: image.isVolume && isMade && name === original ? image.image : name };
+}
