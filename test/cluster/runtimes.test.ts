@@ -31,7 +31,7 @@ const eventsSchema = z.object({
 
 /** Of Pods that pull whatever is there. */
 function deployment(name: string, replicas: number): object {
-  const labels = { app: name };
+  const labels = { crowd: name };
   const container = { name: 'main', image: `${name}:1`, imagePullPolicy: 'Always' };
   return {
     apiVersion: 'apps/v1',
@@ -93,7 +93,7 @@ suite('the nodes of a cluster that are not alike', { concurrency: false }, () =>
     assert.deepEqual(await pull(name, TRAPPED), ['mirror']);
     await cluster.apply([deployment(name, 100)]);
     const pods = async (): Promise<Pods['items']> => {
-      const list = await cluster.kubectl('get', 'pods', `--selector=app=${name}`, '--output=json');
+      const list = await cluster.kubectl('get', 'pods', `--selector=crowd=${name}`, '--output=json');
       return podsSchema.parse(JSON.parse(list)).items;
     };
     const pulled = async (): Promise<ReadonlyMap<string, readonly string[]>> => {
