@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import fs, { type FileHandle, rm, symlink, writeFile } from 'node:fs/promises';
+import fs, { rm, symlink, writeFile } from 'node:fs/promises';
 import { syncBuiltinESMExports } from 'node:module';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
@@ -18,6 +18,7 @@ import {
   STATE,
   type TestNode,
 } from './configure-node.ts';
+import { cutBefore } from './cut-power.ts';
 
 const EDITED = setString(PLAIN, PATH_KEYS, CERTS) ?? '';
 
@@ -453,55 +454,20 @@ for (const [what, files, reason] of [
 
 // The agent is killed before the n-th thing that it does, for every n.
 
-class Killed extends Error {}
-
-const operations = ['rename', 'mkdir', 'unlink', 'rmdir', 'chmod'] as const;
-
 async function killBefore(
   t: TestContext,
   count: number,
   node: TestNode,
   run: () => Promise<unknown>,
 ): Promise<boolean> {
-  let left = count;
-  const spend = (): void => {
-    if (left-- <= 0) throw new Killed(`before operation ${count}`);
-  };
-  const mocks = operations.map((name) => {
-    const real: (...given: never[]) => Promise<unknown> = fs[name];
-    return t.mock.method(fs, name, (...given: never[]) => {
-      spend();
-      return real(...given);
-    });
+  return cutBefore(t, count, async (spend) => {
+    node.onRestart = spend;
+    try {
+      await run();
+    } finally {
+      node.onRestart = () => undefined;
+    }
   });
-  const open = fs.open;
-  mocks.push(
-    t.mock.method(fs, 'open', async (...given: Parameters<typeof open>) => {
-      if (given[1] === 'wx') spend();
-      const handle: FileHandle = await open(...given);
-      for (const name of ['writeFile', 'chmod', 'sync'] as const) {
-        const real: (...given: never[]) => Promise<unknown> = handle[name].bind(handle);
-        t.mock.method(handle, name, (...more: never[]) => {
-          spend();
-          return real(...more);
-        });
-      }
-      return handle;
-    }),
-  );
-  syncBuiltinESMExports();
-  node.onRestart = spend;
-  try {
-    await run();
-    return left < 0;
-  } catch (error) {
-    if (left >= 0) throw error;
-    return true;
-  } finally {
-    for (const mock of mocks) mock.mock.restore();
-    syncBuiltinESMExports();
-    node.onRestart = () => undefined;
-  }
 }
 
 for (const [what, refuse] of [

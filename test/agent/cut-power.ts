@@ -8,11 +8,11 @@ class PowerCut extends Error {}
 
 const operations = ['rename', 'mkdir', 'unlink', 'rmdir', 'symlink', 'chmod', 'lchown'] as const;
 
-/** Runs until the power goes, and says whether it went. */
+/** Runs until the power goes, and says whether it went. What is no operation on a disk may spend one as well. */
 export async function cutBefore(
   t: TestContext,
   count: number,
-  run: () => Promise<unknown>,
+  run: (spend: () => void) => Promise<unknown>,
 ): Promise<boolean> {
   let left = count;
   const spend = (): void => {
@@ -42,7 +42,7 @@ export async function cutBefore(
   );
   syncBuiltinESMExports();
   try {
-    await run();
+    await run(spend);
     return left < 0;
   } catch (error) {
     if (left >= 0) throw error;

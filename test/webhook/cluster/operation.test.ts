@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { after, before, suite, test } from 'node:test';
 import { pino } from 'pino';
 import { Leader } from '../../../kubernetes/leader.ts';
+import { issue, makeAuthority } from '../../../webhook/x509.ts';
 import { freePort } from '../../containerd/port.ts';
 import { makeIdentity } from '../../support/certificates.ts';
 import type { Child } from '../../tools/child.ts';
@@ -205,6 +206,41 @@ suite('the webhook in a cluster', () => {
     });
     await eventually('Pods are rewritten', rewrites);
     await removeScratch(directory);
+  });
+
+  test('lets Pods pass while its certificate has run out, and takes the next one', async () => {
+    const certDir = await makeScratch();
+    await webhook.stop('SIGTERM');
+    const now = Date.now();
+    const at = (hours: number): Date => new Date(now + hours * 3_600_000);
+    const authority = makeAuthority('test', { from: at(-3), to: at(1) });
+    const put = async (to: Date): Promise<void> => {
+      const { cert, key } = issue(authority, [`${NAME}.${NAMESPACE}.svc`], { from: at(-2), to });
+      await writeFile(join(certDir, 'tls.key'), key);
+      await writeFile(join(certDir, 'tls.crt'), cert);
+    };
+    await writeFile(join(certDir, 'ca.crt'), authority.cert);
+    await put(at(-1));
+    webhook = await stage.startWebhook({ certDir });
+    await eventually('the API server goes by that authority', async () => {
+      const found = await stage.webhooks.admission.readMutatingWebhookConfiguration({ name: NAME });
+      const bundle = found.webhooks?.[0]?.clientConfig.caBundle ?? '';
+      return Buffer.from(bundle, 'base64').toString().trim() === authority.cert.trim();
+    });
+    for (let pod = 0; pod < 5; pod++) assert.equal(await stage.imageOn('fallback', IMAGE), IMAGE);
+    await put(at(1));
+    await eventually('Pods are rewritten', rewrites);
+    await removeScratch(certDir);
+  });
+
+  test('lets Pods pass while it hangs', async () => {
+    process.kill(webhook.pid, 'SIGSTOP');
+    try {
+      assert.equal(await stage.imageOn('fallback', IMAGE), IMAGE);
+    } finally {
+      process.kill(webhook.pid, 'SIGCONT');
+    }
+    await eventually('Pods are rewritten', rewrites);
   });
 
   test('is led by one replica at a time, whatever they do', async () => {

@@ -180,7 +180,17 @@ export class Stage {
   }
 
   /** Binds it, as a scheduler does, and gives the Pod as the kubelet would see it first. */
-  async bind({ metadata }: V1Pod, node: string, { dryRun = false } = {}): Promise<V1Pod> {
+  async bind(pod: V1Pod, node: string, options: { dryRun?: boolean } = {}): Promise<V1Pod> {
+    await this.bindOnly(pod, node, options);
+    return this.read(pod);
+  }
+
+  async read({ metadata }: V1Pod): Promise<V1Pod> {
+    const { name = '', namespace = '' } = metadata ?? {};
+    return this.webhooks.core.readNamespacedPod({ name, namespace });
+  }
+
+  async bindOnly({ metadata }: V1Pod, node: string, { dryRun = false } = {}): Promise<void> {
     const { name = '', namespace = '', uid = '' } = metadata ?? {};
     const body = {
       metadata: { name, namespace, uid },
@@ -189,7 +199,6 @@ export class Stage {
     const { core } = this.webhooks;
     // The client takes the answer, a Status, for a Binding.
     await core.createNamespacedPodBinding({ name, namespace, body, ...(dryRun ? { dryRun: 'All' } : {}) });
-    return core.readNamespacedPod({ name, namespace });
   }
 
   /** The image that a new Pod has once it is bound to this node. */

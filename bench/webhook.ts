@@ -1,0 +1,94 @@
+import { setTimeout } from 'node:timers/promises';
+import type { V1Pod } from '@kubernetes/client-node';
+import { DOOR, eventually, imageOf, Stage } from '../test/webhook/cluster/stage.ts';
+import type { Report } from './report.ts';
+
+const IMAGE = 'app:1';
+const REWRITTEN = `${DOOR}/docker.io/library/${IMAGE}`;
+const RATES = [100, 200] as const;
+const PODS = 600;
+/** Before anything is measured. */
+const WARM_UP = 200;
+
+interface Case {
+  readonly name: string;
+  readonly node: string;
+  /** The image that the kubelet is to see. */
+  readonly image: string;
+}
+
+const CASES: readonly Case[] = [
+  { name: 'a node that is configured', node: 'configured', image: IMAGE },
+  { name: 'a node that is not: the Pod is patched', node: 'fallback', image: REWRITTEN },
+];
+
+interface Measured {
+  readonly name: string;
+  readonly rate: number;
+  /** Milliseconds from asking the API server to bind a Pod to its answer. */
+  readonly p50: number;
+  readonly p99: number;
+  /** Of all Pods, those that the kubelet would pull as they are to be. */
+  readonly right: number;
+  readonly pods: number;
+}
+
+/** How much longer it takes to bind a Pod, by a real API server with the real webhook, beside one without. */
+export async function benchWebhook(): Promise<Report> {
+  const stage = await Stage.open();
+  await using cleanup = new AsyncDisposableStack();
+  cleanup.defer(() => stage.close());
+  await stage.makeNode('configured', { 'docker.io': 'configured' });
+  await stage.makeNode('other', { 'docker.io': 'configured' });
+  const measured: Measured[] = [];
+  await bindAll(stage, 'other', WARM_UP, RATES[0]);
+  for (const rate of RATES)
+    measured.push(await measure(stage, { name: 'without the webhook', node: 'other', image: IMAGE }, rate));
+  await stage.makeNode('fallback', { 'docker.io': 'unsupported' });
+  await stage.startWebhook();
+  await eventually('Pods are rewritten', async () => (await stage.imageOn('fallback', IMAGE)) === REWRITTEN);
+  for (const one of CASES) await bindAll(stage, one.node, WARM_UP, RATES[0]);
+  for (const one of CASES) for (const rate of RATES) measured.push(await measure(stage, one, rate));
+  return {
+    data: { measured },
+    title: 'Binding Pods: from the question to the answer of the API server',
+    columns: ['to', 'Pods a second', 'p50 ms', 'p99 ms', 'as they are to be'],
+    rows: measured.map(({ name, rate, p50, p99, right, pods }) => [
+      name,
+      String(rate),
+      p50.toFixed(1),
+      p99.toFixed(1),
+      `${right} of ${pods}`,
+    ]),
+    notes: ['The client, etcd, the API server and the webhook share the processors. No Pod is ever refused.'],
+    ok: measured.every(({ right, pods }) => right === pods),
+  };
+}
+
+async function measure(stage: Stage, { name, node, image }: Case, rate: number): Promise<Measured> {
+  const bound = await bindAll(stage, node, PODS, rate);
+  const times = bound.map(({ ms }) => ms).toSorted((one, other) => one - other);
+  const at = (share: number): number => times[Math.ceil(times.length * share) - 1] ?? Number.NaN;
+  const right = bound.filter(({ pod }) => imageOf(pod) === image).length;
+  return { name, rate, p50: at(0.5), p99: at(0.99), right, pods: PODS };
+}
+
+/** Makes Pods first, and binds them at this rate, whether those before are bound or not. */
+async function bindAll(
+  stage: Stage,
+  node: string,
+  count: number,
+  rate: number,
+): Promise<readonly { readonly ms: number; readonly pod: V1Pod }[]> {
+  const pods: V1Pod[] = [];
+  for (let made = 0; made < count; made++) pods.push(await stage.makePod(IMAGE));
+  const begin = performance.now();
+  const bound = pods.map(async (pod, index) => {
+    await setTimeout(Math.max(0, begin + (index * 1_000) / rate - performance.now()));
+    const asked = performance.now();
+    await stage.bindOnly(pod, node);
+    return { ms: performance.now() - asked, pod };
+  });
+  const times = await Promise.all(bound);
+  return Promise.all(times.map(async ({ ms, pod }) => ({ ms, pod: await stage.read(pod) })));
+}
