@@ -162,8 +162,9 @@ suite('a release in operation', { concurrency: false }, () => {
 
   /** Helm waits for as many Pods as may not be missing; this, for all of them. */
   async function upgradeAll(): Promise<void> {
-    await release.install('--set-string=agent.podAnnotations.round=2,registry.podAnnotations.round=2');
-    for (const what of ['daemonset/weir-agent', 'deployment/weir-registry'])
+    const round = ['agent', 'registry', 'webhook'].map((what) => `${what}.podAnnotations.round=2`);
+    await release.install(`--set-string=${round.join(',')}`);
+    for (const what of ['daemonset/weir-agent', 'deployment/weir-registry', 'deployment/weir-webhook'])
       await release.kubectl('rollout', 'status', what, '--timeout=60s');
   }
 
