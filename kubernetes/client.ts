@@ -1,10 +1,12 @@
 import {
   ApiException,
   AppsV1Api,
+  type Configuration,
   CoordinationV1Api,
   CoreV1Api,
   createConfiguration,
   DiscoveryV1Api,
+  type KubeConfig,
   type RequestContext,
   type ResponseContext,
   ServerConfiguration,
@@ -47,8 +49,23 @@ export function connectKubernetes(product: string, quietMs = QUIET_MS): Kubernet
   // What it takes without any is a port of this machine.
   if (cluster === null || kubeConfig.getCurrentContext() === NO_CONTEXT)
     throw new Error('no cluster is known: run in a Pod with a service account, or set KUBECONFIG');
-  const configuration = createConfiguration({
-    baseServer: new ServerConfiguration(cluster.server, {}),
+  const configuration = apiConfiguration(kubeConfig, product);
+  const watch = new Watch(kubeConfig);
+  // Its own 30 s would have every watch of every node opened anew twice a minute.
+  Object.assign(watch, { requestTimeoutMs: quietMs });
+  return {
+    core: new CoreV1Api(configuration),
+    apps: new AppsV1Api(configuration),
+    discovery: new DiscoveryV1Api(configuration),
+    coordination: new CoordinationV1Api(configuration),
+    watch,
+  };
+}
+
+/** For each part of the API: whom to ask, as whom, and for how long. */
+export function apiConfiguration(kubeConfig: KubeConfig, product: string): Configuration {
+  return createConfiguration({
+    baseServer: new ServerConfiguration(kubeConfig.getCurrentCluster()?.server ?? '', {}),
     authMethods: { default: kubeConfig },
     promiseMiddleware: [
       {
@@ -61,16 +78,6 @@ export function connectKubernetes(product: string, quietMs = QUIET_MS): Kubernet
       },
     ],
   });
-  const watch = new Watch(kubeConfig);
-  // Its own 30 s would have every watch of every node opened anew twice a minute.
-  Object.assign(watch, { requestTimeoutMs: quietMs });
-  return {
-    core: new CoreV1Api(configuration),
-    apps: new AppsV1Api(configuration),
-    discovery: new DiscoveryV1Api(configuration),
-    coordination: new CoordinationV1Api(configuration),
-    watch,
-  };
 }
 
 /** The HTTP status of a refused request; `undefined` when no answer came at all. */
