@@ -17,7 +17,7 @@ export interface ShippedAgentOptions {
   readonly criSocket: string;
 }
 
-/** `weir agent` as the image has it and the DaemonSet starts it: bundled, and with the flags for Node of the Dockerfile. */
+/** `weir agent` as the image has it and the DaemonSet starts it: bundled, and with the flags and variables that it has there. */
 export class ShippedAgent {
   readonly #child: Child;
   readonly #status: string;
@@ -73,12 +73,15 @@ export class ShippedAgent {
   }
 }
 
-/** What the Dockerfile gives Node: the variables of the image, and the flags before the program. */
+/** What the Dockerfile and the DaemonSet give Node: their variables, and the flags before the program. */
 async function asShipped(): Promise<{ environment: readonly string[]; flags: readonly string[] }> {
   const text = await readFile(join(ROOT, 'Dockerfile'), 'utf8');
   const entry = z.array(z.string()).parse(JSON.parse(/^ENTRYPOINT (\[.*\])$/m.exec(text)?.[1] ?? '[]'));
   const environment = [...text.matchAll(/^ENV (\w+)="?(.*?)"?$/gm)].map(
     ([, name, value]) => `${name}=${value}`,
   );
+  const daemonSet = await readFile(join(ROOT, 'charts/weir/templates/agent/daemonset.yaml'), 'utf8');
+  for (const [, name, value] of daemonSet.matchAll(/- name: (\w+)\n +value: "?(.+?)"?$/gm))
+    environment.push(`${name}=${value}`);
   return { environment, flags: entry.filter((one) => one.startsWith('-')) };
 }
