@@ -1,14 +1,19 @@
 import { basename } from 'node:path';
 import { type Route, routeFor } from '../config/routing.ts';
 import { CANARY_HOST } from '../oci/canary.ts';
-import { makeDirectoryWith, missingDirectories, replaceFile } from '../process/durable-file.ts';
+import {
+  clearLeftovers,
+  makeDirectoryWith,
+  missingDirectories,
+  replaceFile,
+} from '../process/durable-file.ts';
 import { messageOf } from '../process/file-problem.ts';
 import { findBasis } from './basis.ts';
 import { CANARY_ROUTE } from './canary-route.ts';
 import { UnreadableDefaultError } from './carried-hosts.ts';
 import type { Change, HostState } from './change.ts';
 import { readDiskFile } from './disk-file.ts';
-import { clearLeftovers, directoryNames, findHostDirectory, type HostDirectory } from './host-directory.ts';
+import { directoryNames, findHostDirectory, type HostDirectory } from './host-directory.ts';
 import { EMPTY_HOSTS_FILE } from './hosts-file.ts';
 import { renderHosts } from './hosts-toml.ts';
 import { judge, markerOf } from './marker.ts';
@@ -77,7 +82,7 @@ interface Applied {
 const CONFIGURED: HostState = { kind: 'configured' };
 
 async function applyRoute(work: Work, route: Route, directory: HostDirectory): Promise<Applied> {
-  await clearLeftovers(directory);
+  await clearLeftovers(directory.path);
   const { state, certsDir, laterDirs = [], root } = work;
   const written = state.written(directory.name);
   const disk = await readDiskFile(directory.file, root);

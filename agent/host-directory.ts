@@ -63,13 +63,6 @@ export async function openHostDirectory(
   return { host, name, path, file: join(path, HOSTS_FILE), exists, hasMore };
 }
 
-/** Clears what writes of ours left when they were cut off. */
-export async function clearLeftovers(directory: HostDirectory): Promise<void> {
-  if (!directory.exists) return;
-  for (const name of await readdir(directory.path).catch(rethrow('list', directory.path)))
-    if (isLeftover(name)) await removeFile(join(directory.path, name));
-}
-
 /** Clears the directories that were not yet, or no longer, a host's when we were cut off. */
 export async function clearLeftoverDirectories(certsDir: string): Promise<void> {
   for (const name of (await listDirectories(certsDir)).filter(isLeftover)) {

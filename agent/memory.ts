@@ -1,27 +1,18 @@
-import { readdir } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import type { Logger } from 'pino';
 import { z } from 'zod';
 import { parseJson } from '../oci/json.ts';
 import {
-  isLeftover,
+  clearLeftovers,
   makeDirectory,
   removeFile,
+  removeFilesIn,
   removeIfEmpty,
   replaceFile,
 } from '../process/durable-file.ts';
-import { codeOf, fileProblem } from '../process/file-problem.ts';
 import { readDiskFile } from './disk-file.ts';
 import { resolveOnNode } from './node-root.ts';
-
-/** Where a runtime that has one file for all registries is configured, and where we keep what we know of it. */
-export interface RuntimePlace {
-  /** Where the node's file system is mounted. */
-  readonly root?: string;
-  /** A path of the node. */
-  readonly stateDir: string;
-  readonly log: Logger;
-}
+import type { NodePlace } from './state.ts';
 
 /** What we did to the one file, remembered before it is done. */
 export interface Memory {
@@ -53,7 +44,7 @@ export class MemoryFile {
     this.originals = join(folder, 'originals');
   }
 
-  static async open({ root = '/', stateDir }: RuntimePlace, runtime: string): Promise<MemoryFile> {
+  static async open({ root = '/', stateDir }: NodePlace, runtime: string): Promise<MemoryFile> {
     return new MemoryFile(join(await resolveOnNode(resolve(root), resolve(stateDir)), runtime));
   }
 
@@ -77,24 +68,10 @@ export class MemoryFile {
   async forget(): Promise<void> {
     if (this.#isUnreadable) return;
     await removeFile(this.#file);
-    await removeFiles(this.originals, () => true);
+    await removeFilesIn(this.originals, () => true);
     await removeIfEmpty(this.originals);
     await clearLeftovers(this.#folder);
     await removeIfEmpty(this.#folder);
-  }
-}
-
-/** What writes of ours left in a directory when they were cut off. */
-export async function clearLeftovers(directory: string): Promise<void> {
-  await removeFiles(directory, isLeftover);
-}
-
-async function removeFiles(directory: string, isOne: (name: string) => boolean): Promise<void> {
-  try {
-    for (const name of await readdir(directory)) if (isOne(name)) await removeFile(join(directory, name));
-  } catch (error) {
-    if (codeOf(error) === 'ENOENT') return;
-    throw codeOf(error) === undefined ? error : fileProblem('list', directory, error);
   }
 }
 

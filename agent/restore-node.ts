@@ -1,14 +1,12 @@
 import { messageOf } from '../process/file-problem.ts';
 import { CertsDirectories } from './certs-directories.ts';
 import type { Change } from './change.ts';
+import { restoreRuntimeConfiguration } from './configure/restore.ts';
 import { CrioFiles } from './crio/crio-files.ts';
 import { DockerFiles } from './docker/docker-files.ts';
 import { forgetPlace } from './rollback.ts';
 import type { RuntimeFiles } from './runtime-files.ts';
-import { type Place, rememberedDirectories } from './state.ts';
-
-/** A node, and where weir keeps its memory on it. */
-export type NodePlace = Omit<Place, 'certsDir' | 'laterDirs'>;
+import { type NodePlace, rememberedDirectories } from './state.ts';
 
 /**
  * Brings everything of a node back to what it was before weir: in every directory that is remembered, and in these,
@@ -43,15 +41,19 @@ export async function restoreNode(
 }
 
 /**
- * Takes away what weir kept on a node that it has left, with the files of these names in the state directory.
+ * Leaves a node for good: brings everything back, the runtime's configuration too, and takes away what weir kept there,
+ * with the files of these names in the state directory.
  *
- * @throws Error when something cannot be removed.
+ * @throws Error when something could not be restored, and then nothing that was kept is taken away; or when it cannot be removed.
  */
-export async function forgetNode(
+export async function leaveNode(
   place: NodePlace,
   certsDirs: readonly string[],
   beside: readonly string[],
-): Promise<void> {
+): Promise<readonly Change[]> {
+  const changes = await restoreNode(place, certsDirs);
+  await restoreRuntimeConfiguration({ ...place, root: place.root ?? '/' });
   for (const certsDir of new Set([...certsDirs, ...(await rememberedDirectories(place))]))
     await forgetPlace({ ...place, certsDir }, beside);
+  return changes;
 }

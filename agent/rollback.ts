@@ -1,6 +1,7 @@
 import { basename, join } from 'node:path';
 import type { JsonMap } from '@iarna/toml';
 import {
+  clearLeftovers,
   makeDirectory,
   removeDirectoryWith,
   removeFile,
@@ -13,7 +14,6 @@ import type { Change } from './change.ts';
 import { type PresentFile, readDiskFile } from './disk-file.ts';
 import {
   clearLeftoverDirectories,
-  clearLeftovers,
   type HostDirectory,
   listHostDirectories,
   openHostDirectory,
@@ -100,7 +100,7 @@ async function restoreDirectory(
   name: string,
 ): Promise<Change | undefined> {
   const directory = await openHostDirectory(certsDir, name);
-  await clearLeftovers(directory);
+  await clearLeftovers(directory.path);
   const written = state.written(name);
   const disk = await readDiskFile(directory.file, root);
   const verdict = disk.kind === 'file' ? judge(disk, written) : undefined;

@@ -9,16 +9,20 @@ import { codeOf, fileProblem, messageOf } from '../process/file-problem.ts';
 import { isDirectoryName } from './host-directory.ts';
 import { pathOnNode, resolveOnNode } from './node-root.ts';
 
-export interface Place {
+/** A node, and where weir keeps its memory on it. */
+export interface NodePlace {
   /** Where the node's file system is mounted; without it, it is this machine's own. */
   readonly root?: string;
+  /** Where originals and our memory are kept (`/var/lib/weir`), for every certificates directory apart. */
+  readonly stateDir: string;
+  readonly log: Logger;
+}
+
+export interface Place extends NodePlace {
   /** The runtime's directory of registry hosts (`/etc/containerd/certs.d`). */
   readonly certsDir: string;
   /** Where it looks for a host that has neither a directory nor a `_default` in that one. */
   readonly laterDirs?: readonly string[];
-  /** Where originals and our memory are kept (`/var/lib/weir`), for every certificates directory apart. */
-  readonly stateDir: string;
-  readonly log: Logger;
 }
 
 /** A place with its directories where they really are, below the root. */
@@ -42,7 +46,7 @@ export async function settle<T extends Place>(place: T): Promise<Settled<T>> {
  * @throws Error when the state directory cannot be read.
  */
 export async function rememberedDirectories(
-  place: Pick<Place, 'root' | 'stateDir'>,
+  place: Pick<NodePlace, 'root' | 'stateDir'>,
 ): Promise<readonly string[]> {
   const stateDir = await resolveOnNode(resolve(place.root ?? '/'), resolve(place.stateDir));
   const names = await readdir(stateDir).catch((error: unknown) => {

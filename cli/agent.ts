@@ -4,8 +4,7 @@ import type { Logger } from 'pino';
 import { type Agent, applyOnce, checkedMirror, startAgent } from '../agent/agent.ts';
 import { CertsDirectories } from '../agent/certs-directories.ts';
 import type { Change, HostState } from '../agent/change.ts';
-import { restoreRuntimeConfiguration } from '../agent/configure/restore.ts';
-import { forgetNode, restoreNode } from '../agent/restore-node.ts';
+import { leaveNode } from '../agent/restore-node.ts';
 import { forgetPlace, rollback } from '../agent/rollback.ts';
 import { seeNode } from '../agent/runtimes/see-node.ts';
 import { formatProblem } from '../config/problem.ts';
@@ -59,10 +58,7 @@ export async function runRollback({
   const place = { root, stateDir, log };
   // Files say by themselves that they are weir's, also where the state directory is lost.
   const { certsDirs } = await seeNode({ root });
-  const changes = await restoreNode(place, certsDirs);
-  await restoreRuntimeConfiguration(place);
-  await forgetNode(place, certsDirs, [LAST_GOOD_FILE]);
-  print(changes, 'nothing of weir is on this node');
+  print(await leaveNode(place, certsDirs, [LAST_GOOD_FILE]), 'nothing of weir is on this node');
 }
 
 /** What the agent's `/readyz` says: ready when each upstream is as it is to be, or somebody else decided about it. */

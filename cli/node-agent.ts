@@ -1,7 +1,8 @@
 import { isAbsolute, join } from 'node:path';
 import type { Logger } from 'pino';
 import { nodeState, unconfigured } from '../agent/node-state.ts';
-import { forgetNode, type NodePlace, restoreNode } from '../agent/restore-node.ts';
+import { leaveNode, restoreNode } from '../agent/restore-node.ts';
+import type { NodePlace } from '../agent/state.ts';
 import { connectKubernetes, type ObjectName } from '../kubernetes/client.ts';
 import { readLastGood } from '../kubernetes/last-good.ts';
 import { Leaving } from '../kubernetes/leaving.ts';
@@ -204,9 +205,7 @@ async function leave(
     return;
   }
   try {
-    const changes = await restoreNode(place, certsDirs);
-    await forgetConfigure(place);
-    await forgetNode(place, certsDirs, [LAST_GOOD_FILE]);
+    const changes = await leaveNode(place, certsDirs, [LAST_GOOD_FILE]);
     log.info({ changes }, 'the agent leaves for good, and the node is as it was');
     await reporter.conclude();
   } catch (error) {

@@ -1,8 +1,8 @@
 import type { Logger } from 'pino';
 import { type Configured, configureRuntime } from '../agent/configure/configure.ts';
 import { restoreRuntimeConfiguration } from '../agent/configure/restore.ts';
-import type { NodePlace } from '../agent/restore-node.ts';
 import type { NodeSight } from '../agent/runtimes/node-sight.ts';
+import type { NodePlace } from '../agent/state.ts';
 import type { Kubernetes, ObjectName } from '../kubernetes/client.ts';
 import { takeLease } from '../kubernetes/lease.ts';
 import { describe } from '../process/lifecycle.ts';

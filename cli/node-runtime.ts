@@ -1,13 +1,13 @@
 import { isDeepStrictEqual } from 'node:util';
 import type { Logger } from 'pino';
 import type { HostState } from '../agent/change.ts';
-import type { NodePlace } from '../agent/restore-node.ts';
 import type { RuntimeFiles } from '../agent/runtime-files.ts';
 import { askCri } from '../agent/runtimes/ask-cri.ts';
 import { filesOf } from '../agent/runtimes/files-of.ts';
 import { type NodeSight, reasonOf } from '../agent/runtimes/node-sight.ts';
 import { ownedOf } from '../agent/runtimes/owned-hosts.ts';
 import { type NodeWatch, watchNode } from '../agent/runtimes/watch-node.ts';
+import type { NodePlace } from '../agent/state.ts';
 import type { Config } from '../config/config.ts';
 import { describe } from '../process/lifecycle.ts';
 import { pauseUnlessStopped } from '../process/pause.ts';

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { chmod, lstat, mkdir, open, rename, rmdir, symlink, unlink } from 'node:fs/promises';
+import { chmod, lstat, mkdir, open, readdir, rename, rmdir, symlink, unlink } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { codeOf, fileProblem } from './file-problem.ts';
 
@@ -115,6 +115,21 @@ export async function removeDirectoryWith(path: string, name: string): Promise<v
 /** Whether a directory entry is what a write of ours left when it was cut off. */
 export function isLeftover(name: string): boolean {
   return ASIDE.test(name);
+}
+
+/** Removes what writes of ours left in a directory when they were cut off; one that is not there has none. */
+export async function clearLeftovers(directory: string): Promise<void> {
+  await removeFilesIn(directory, isLeftover);
+}
+
+/** Removes the files of a directory whose names are such; one that is not there has none. */
+export async function removeFilesIn(directory: string, isOne: (name: string) => boolean): Promise<void> {
+  try {
+    for (const name of await readdir(directory)) if (isOne(name)) await removeFile(join(directory, name));
+  } catch (error) {
+    if (codeOf(error) === 'ENOENT') return;
+    throw codeOf(error) === undefined ? error : fileProblem('list', directory, error);
+  }
 }
 
 const ASIDE = /^\.weir-[0-9a-f]{12}\.aside$/;

@@ -1,8 +1,7 @@
 import { dirname } from 'node:path';
 import type { Logger } from 'pino';
-import { makeDirectory, replaceFile } from '../../process/durable-file.ts';
+import { clearLeftovers, makeDirectory, replaceFile } from '../../process/durable-file.ts';
 import { messageOf } from '../../process/file-problem.ts';
-import { clearLeftovers } from '../memory.ts';
 import { resolveOnNode } from '../node-root.ts';
 import { viewNode } from '../runtimes/node-view.ts';
 import { type AskWorkload, problemOf, untilHealthy } from './health.ts';

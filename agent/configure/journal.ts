@@ -1,9 +1,14 @@
 import { createHash } from 'node:crypto';
 import { dirname, join, resolve } from 'node:path';
 import { z } from 'zod';
-import { makeDirectory, removeFile, removeIfEmpty, replaceFile } from '../../process/durable-file.ts';
+import {
+  clearLeftovers,
+  makeDirectory,
+  removeFile,
+  removeIfEmpty,
+  replaceFile,
+} from '../../process/durable-file.ts';
 import { messageOf } from '../../process/file-problem.ts';
-import { clearLeftovers } from '../memory.ts';
 import { pathOnNode, resolveOnNode } from '../node-root.ts';
 import { viewNode } from '../runtimes/node-view.ts';
 import { Refusal } from './refusal.ts';

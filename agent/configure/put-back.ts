@@ -1,7 +1,6 @@
 import { dirname } from 'node:path';
-import { removeFile, removeIfEmpty, replaceFile } from '../../process/durable-file.ts';
+import { clearLeftovers, removeFile, removeIfEmpty, replaceFile } from '../../process/durable-file.ts';
 import { NotTomlError, parseToml } from '../hosts-file.ts';
-import { clearLeftovers } from '../memory.ts';
 import { resolveOnNode } from '../node-root.ts';
 import { viewNode } from '../runtimes/node-view.ts';
 import { valueAt } from '../runtimes/toml-line.ts';

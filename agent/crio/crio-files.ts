@@ -3,6 +3,7 @@ import { basename, dirname, join, resolve } from 'node:path';
 import type { Logger } from 'pino';
 import { CANARY_HOST } from '../../oci/canary.ts';
 import {
+  clearLeftovers,
   makeDirectory,
   missingDirectories,
   removeFile,
@@ -13,10 +14,11 @@ import { messageOf } from '../../process/file-problem.ts';
 import type { Change, HostState } from '../change.ts';
 import { type DiskFile, readDiskFile } from '../disk-file.ts';
 import { hangUpBelow, Reloader, type SendHangUp } from '../hang-up.ts';
-import { clearLeftovers, type Memory, MemoryFile, type RuntimePlace } from '../memory.ts';
+import { type Memory, MemoryFile } from '../memory.ts';
 import { pathOnNode } from '../node-root.ts';
 import type { Outcome, RuntimeFiles, Wanted } from '../runtime-files.ts';
 import { type NodeView, viewNode } from '../runtimes/node-view.ts';
+import type { NodePlace } from '../state.ts';
 import { reloadsByItself } from './auto-reload.ts';
 import { type DropIn, formatDropIn, planDropIn } from './drop-in.ts';
 import { judgeDropIn, markDropIn, mirrorIn } from './drop-in-marker.ts';
@@ -25,7 +27,7 @@ import { parseRegistries } from './registries-conf.ts';
 import { DROP_INS, readUserRegistries, UnreadableRegistriesError } from './user-registries.ts';
 import { withoutMirror } from './without-mirror.ts';
 
-export interface CrioOptions extends RuntimePlace {
+export interface CrioOptions extends NodePlace {
   /** How `crio` is told to read its files again; by default with a SIGHUP. */
   readonly signal?: SendHangUp;
   /** See {@link Reloader}. */
@@ -39,7 +41,7 @@ const FILE = join(DROP_INS, NAME);
 /** CRI-O, by one drop-in of registries.conf, which Podman, Buildah and skopeo on that node read as well. */
 export class CrioFiles implements RuntimeFiles {
   readonly directories = [dirname(DROP_INS)];
-  readonly #place: RuntimePlace & { readonly root: string };
+  readonly #place: NodePlace & { readonly root: string };
   readonly #view: NodeView;
   readonly #log: Logger;
   readonly #reloader: Reloader;

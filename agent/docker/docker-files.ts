@@ -3,6 +3,7 @@ import { dirname, join, resolve } from 'node:path';
 import { routeFor } from '../../config/routing.ts';
 import { DOCKER_HUB } from '../../oci/host.ts';
 import {
+  clearLeftovers,
   makeDirectory,
   missingDirectories,
   removeFile,
@@ -13,15 +14,16 @@ import { messageOf } from '../../process/file-problem.ts';
 import type { Change, HostState } from '../change.ts';
 import { type DiskFile, readDiskFile } from '../disk-file.ts';
 import { hangUpBelow, type SendHangUp } from '../hang-up.ts';
-import { clearLeftovers, type Memory, MemoryFile, type RuntimePlace } from '../memory.ts';
+import { type Memory, MemoryFile } from '../memory.ts';
 import { pathOnNode, resolveOnNode } from '../node-root.ts';
 import { idOf, type Original, removeOriginal, restoreOriginal, saveOriginal } from '../original.ts';
 import type { Outcome, RuntimeFiles, Wanted } from '../runtime-files.ts';
+import type { NodePlace } from '../state.ts';
 import { findBasis } from './basis.ts';
 import { isSame, mirrorsOf, withMirror, withNoMirrors } from './daemon-json.ts';
 import { DAEMON_JSON, Dockerd, type DockerdOptions } from './dockerd.ts';
 
-export interface DockerOptions extends RuntimePlace, Omit<DockerdOptions, 'root' | 'send'> {
+export interface DockerOptions extends NodePlace, Omit<DockerdOptions, 'root' | 'send'> {
   /** How `dockerd` is told to read its file again; by default with a SIGHUP. */
   readonly signal?: SendHangUp;
 }
@@ -29,7 +31,7 @@ export interface DockerOptions extends RuntimePlace, Omit<DockerdOptions, 'root'
 /** Docker, by `registry-mirrors` of its daemon.json: for Docker Hub, and for nothing else. */
 export class DockerFiles implements RuntimeFiles {
   readonly directories = [dirname(DAEMON_JSON)];
-  readonly #place: RuntimePlace & { readonly root: string };
+  readonly #place: NodePlace & { readonly root: string };
   readonly #dockerd: Dockerd;
 
   constructor({ root: given = '/', stateDir, log, signal, ...dockerd }: DockerOptions) {

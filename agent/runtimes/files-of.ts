@@ -2,8 +2,8 @@ import { CertsDirectories } from '../certs-directories.ts';
 import { CrioFiles } from '../crio/crio-files.ts';
 import { DockerFiles } from '../docker/docker-files.ts';
 import type { SendHangUp } from '../hang-up.ts';
-import type { NodePlace } from '../restore-node.ts';
 import type { RuntimeFiles } from '../runtime-files.ts';
+import type { NodePlace } from '../state.ts';
 import type { NodeSight } from './node-sight.ts';
 
 export interface FilesOptions {

@@ -5,11 +5,11 @@ import { dirname, join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { pino } from 'pino';
 import type { Change } from '../../agent/change.ts';
-import type { RuntimePlace } from '../../agent/memory.ts';
 import type { Outcome } from '../../agent/runtime-files.ts';
+import type { NodePlace } from '../../agent/state.ts';
 import { makeScratch, removeScratch } from '../tools/scratch.ts';
 
-export interface RuntimeRoot extends RuntimePlace {
+export interface RuntimeRoot extends NodePlace {
   readonly root: string;
   /** By path of the node; a value `-> x` is a symbolic link to x, a path that ends in a slash a directory. */
   put(files: Readonly<Record<string, string>>): Promise<void>;
