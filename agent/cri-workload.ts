@@ -1,6 +1,6 @@
 import { Client, credentials } from '@grpc/grpc-js';
 import { fromJSON, type PackageDefinition } from '@grpc/proto-loader';
-import { z } from 'zod';
+import * as z from 'zod';
 import { parseJson } from '../oci/json.ts';
 import type { CallOptions, CriPlace } from './cri.ts';
 import { resolveOnNode } from './node-root.ts';

@@ -1,5 +1,5 @@
 import { Client, credentials, type ServiceError, status } from '@grpc/grpc-js';
-import { z } from 'zod';
+import * as z from 'zod';
 import { parseJson } from '../oci/json.ts';
 import { criMethod, type Method } from './cri-messages.ts';
 import { resolveOnNode } from './node-root.ts';

@@ -1,6 +1,6 @@
 import { isDeepStrictEqual } from 'node:util';
 import { type JsonMap, parse, stringify } from '@iarna/toml';
-import { z } from 'zod';
+import * as z from 'zod';
 import { messageOf } from '../process/file-problem.ts';
 
 /** A hosts.toml: what stands at its root describes `server`, and every host has a table. */

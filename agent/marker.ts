@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { z } from 'zod';
+import * as z from 'zod';
 import { parseJson } from '../oci/json.ts';
 import { messageOf } from '../process/file-problem.ts';
 import { type HostsFile, parseHosts } from './hosts-file.ts';

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { lchown, readdir } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
-import { z } from 'zod';
+import * as z from 'zod';
 import { makeDirectory, removeFile, replaceFile, replaceLink } from '../process/durable-file.ts';
 import { codeOf, fileProblem } from '../process/file-problem.ts';
 import { type PresentFile, readDiskFile } from './disk-file.ts';

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { readdir, readFile, rename } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import type { Logger } from 'pino';
-import { z } from 'zod';
+import * as z from 'zod';
 import { parseJson } from '../oci/json.ts';
 import { makeDirectory, removeFile, removeIfEmpty, replaceFile } from '../process/durable-file.ts';
 import { codeOf, fileProblem, messageOf } from '../process/file-problem.ts';

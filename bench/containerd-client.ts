@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { z } from 'zod';
+import * as z from 'zod';
 import type { Digest } from '../oci/digest.ts';
 import { type Answer, type Ask, HttpConnection } from './http-connection.ts';
 import type { Descriptor, Pushed } from './upstream-control.ts';

@@ -6,7 +6,7 @@ import { Agent, request } from 'node:https';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { setTimeout } from 'node:timers/promises';
-import { z } from 'zod';
+import * as z from 'zod';
 import { CHART, runTool } from '../charts/helm.ts';
 import { type ApiServer, startApiServer } from '../test/chart/api-server.ts';
 import { type Child, startChild } from './child.ts';

@@ -1,7 +1,7 @@
 import { once } from 'node:events';
 import { createInterface } from 'node:readline';
 import { setTimeout } from 'node:timers/promises';
-import { z } from 'zod';
+import * as z from 'zod';
 import { CONFIG_ANNOTATION } from '../kubernetes/node-report.ts';
 import type { NodesCluster } from './nodes-cluster.ts';
 

@@ -1,7 +1,7 @@
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import process from 'node:process';
-import { z } from 'zod';
+import * as z from 'zod';
 import { bundle } from '../build/bundle.ts';
 import { freePort } from '../test/containerd/port.ts';
 import { type Child, startChild } from './child.ts';

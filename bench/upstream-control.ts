@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import { type Digest, parseDigest } from '../oci/digest.ts';
 
 // What the distant upstream can be told and asked, on a port of its own which is not distant.

@@ -1,6 +1,6 @@
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { z } from 'zod';
+import * as z from 'zod';
 
 const manifestSchema = z.object({ name: z.string(), version: z.string(), license: z.string() });
 const LICENCE_FILE = /^(?:(?:un)?licen[cs]e|copying|notice)\b/i;

@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { hostname } from 'node:os';
 import type { Logger } from 'pino';
-import { z } from 'zod';
+import * as z from 'zod';
 import { connectKubernetes, type Kubernetes, type ObjectName } from '../kubernetes/client.ts';
 import { textIn } from '../kubernetes/config-map.ts';
 import { readLastGood } from '../kubernetes/last-good.ts';

@@ -1,4 +1,4 @@
-import type { z } from 'zod';
+import type * as z from 'zod';
 import { parseHost } from '../oci/host.ts';
 import {
   type Config,

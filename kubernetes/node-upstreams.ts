@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import { parseJson } from '../oci/json.ts';
 
 /** Of a node: a JSON object of upstream hosts, with how each of them stands there (`{"docker.io":"configured"}`). */

@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import { type Digest, parseDigest } from './digest.ts';
 
 /** A digest in JSON. Apart from the digest itself, so that threads that only hash need not load a parser. */

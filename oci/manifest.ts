@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import { parseJson } from './json.ts';
 
 /** Types that say nothing about a manifest; the manifest's own `mediaType` counts where one of them is told. */

@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import { parseJson } from './json.ts';
 
 /** The type of an image index, which is also that of a list of referrers. */

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
-import { z } from 'zod';
+import * as z from 'zod';
 import type { Upstream } from '../config/config.ts';
 import { parseHost } from '../oci/host.ts';
 import { parseJson } from '../oci/json.ts';

@@ -1,5 +1,5 @@
 import { LRUCache } from 'lru-cache';
-import { z } from 'zod';
+import * as z from 'zod';
 import type { Digest } from '../oci/digest.ts';
 import { digestSchema } from '../oci/digest-schema.ts';
 import { parseJson } from '../oci/json.ts';

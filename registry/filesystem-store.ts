@@ -12,7 +12,7 @@ import {
   stat,
 } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { z } from 'zod';
+import * as z from 'zod';
 import { algorithmOf, type Digest, hexOf, parseDigest } from '../oci/digest.ts';
 import { parseJson } from '../oci/json.ts';
 import { codeOf } from '../process/file-problem.ts';

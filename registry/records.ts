@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import { digestSchema } from '../oci/digest-schema.ts';
 import { parseJson } from '../oci/json.ts';
 import type { Link, ReferrersRecord, TagRecord } from './store.ts';

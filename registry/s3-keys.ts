@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import { algorithmOf, type Digest, hexOf, parseDigest } from '../oci/digest.ts';
 import { parseJson } from '../oci/json.ts';
 import type { RepositoryKey } from './store.ts';

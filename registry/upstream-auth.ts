@@ -1,6 +1,6 @@
 import { LRUCache } from 'lru-cache';
 import { getDomain } from 'tldts';
-import { z } from 'zod';
+import * as z from 'zod';
 import type { Upstream } from '../config/config.ts';
 import { parseJson } from '../oci/json.ts';
 import { isTrusted } from './address-guard.ts';

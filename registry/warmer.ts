@@ -1,5 +1,5 @@
 import type { Logger } from 'pino';
-import { z } from 'zod';
+import * as z from 'zod';
 import { MANIFEST_TYPES } from '../oci/descriptor.ts';
 import type { Digest } from '../oci/digest.ts';
 import { digestSchema } from '../oci/digest-schema.ts';

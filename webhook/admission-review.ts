@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import { parseJson } from '../oci/json.ts';
 
 /** What an API server asks (k8s.io/api/admission/v1, AdmissionRequest), as far as it is looked at. */

@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import type { Config } from '../config/config.ts';
 import type { Logger } from '../process/log.ts';
 import type { AdmissionRequest, Answer } from './admission-review.ts';

@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import { isForbiddenTarget } from '../config/forbidden-targets.ts';
 import { parseJson } from '../oci/json.ts';
 

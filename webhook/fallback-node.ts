@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import { parseJson } from '../oci/json.ts';
 import { formatReference, parseReference, type Reference } from '../oci/reference.ts';
 

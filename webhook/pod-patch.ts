@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import type { Config } from '../config/config.ts';
 import { parseJson } from '../oci/json.ts';
 import type { Pod, PodImage } from './pod.ts';

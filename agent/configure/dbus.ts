@@ -1,7 +1,7 @@
 import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
 import process from 'node:process';
-import { z } from 'zod';
+import * as z from 'zod';
 import { messageOf } from '../../process/file-problem.ts';
 import { type DbusMessage, type DbusValue, readMessage, writeMessage } from './dbus-message.ts';
 

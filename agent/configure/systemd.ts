@@ -1,5 +1,5 @@
 import { setTimeout } from 'node:timers/promises';
-import { z } from 'zod';
+import * as z from 'zod';
 import { messageOf } from '../../process/file-problem.ts';
 import { resolveOnNode } from '../node-root.ts';
 import type { HostProcess } from '../runtimes/host-processes.ts';

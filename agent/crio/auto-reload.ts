@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { z } from 'zod';
+import * as z from 'zod';
 import { parseToml } from '../hosts-file.ts';
 import type { NodeView } from '../runtimes/node-view.ts';
 

@@ -1,5 +1,5 @@
 import type { JsonMap } from '@iarna/toml';
-import { z } from 'zod';
+import * as z from 'zod';
 import { isTable, parseToml } from '../hosts-file.ts';
 
 /** One `[[registry]]` of a registries.conf, as containers/image reads it. */

@@ -1,7 +1,7 @@
 import { type IncomingMessage, request } from 'node:http';
 import { resolve } from 'node:path';
 import { json } from 'node:stream/consumers';
-import { z } from 'zod';
+import * as z from 'zod';
 import { pauseUnlessStopped } from '../../process/pause.ts';
 import { Reloader, type SendHangUp } from '../hang-up.ts';
 import { resolveOnNode } from '../node-root.ts';

@@ -1,6 +1,6 @@
 import { dirname, isAbsolute, join, normalize } from 'node:path';
 import type { JsonMap } from '@iarna/toml';
-import { z } from 'zod';
+import * as z from 'zod';
 import { messageOf } from '../../process/file-problem.ts';
 import { isTable, NotTomlError, parseToml } from '../hosts-file.ts';
 import { glob } from './glob.ts';

@@ -1,5 +1,5 @@
 import type { JsonMap } from '@iarna/toml';
-import { z } from 'zod';
+import * as z from 'zod';
 import { isTable } from '../hosts-file.ts';
 import { type ConfigFile, ConfigProblem } from './containerd-files.ts';
 import { lineOf, valueAt } from './toml-line.ts';

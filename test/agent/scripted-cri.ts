@@ -12,7 +12,7 @@ import {
   status,
   type UntypedServiceImplementation,
 } from '@grpc/grpc-js';
-import { z } from 'zod';
+import * as z from 'zod';
 import { criMessages } from '../../agent/cri-messages.ts';
 import { type Canary, canaryOf, parseCanary } from '../../oci/canary.ts';
 import { parseReference } from '../../oci/reference.ts';

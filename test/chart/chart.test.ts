@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { parse } from 'yaml';
-import { z } from 'zod';
+import * as z from 'zod';
 import { CHART, KUBERNETES_VERSION, render, renderReadme, runTool } from '../../charts/helm.ts';
 import { configSchema } from '../../config/schema.ts';
 import { cases, flagsOf } from './cases.ts';

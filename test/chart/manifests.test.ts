@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { parseAllDocuments } from 'yaml';
-import { z } from 'zod';
+import * as z from 'zod';
 import { render, runTool } from '../../charts/helm.ts';
 import { parseConfig } from '../../config/parse.ts';
 import { isS3Location, parseS3Location } from '../../registry/s3-location.ts';

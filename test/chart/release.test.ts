@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { after, afterEach, before, beforeEach, suite, test } from 'node:test';
-import { z } from 'zod';
+import * as z from 'zod';
 import { CHART, runTool } from '../../charts/helm.ts';
 import { makeScratch, removeScratch } from '../tools/scratch.ts';
 import { type ApiServer, startApiServer } from './api-server.ts';

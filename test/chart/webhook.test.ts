@@ -11,7 +11,7 @@ import { json } from 'node:stream/consumers';
 import { after, before, suite, test } from 'node:test';
 import { parseArgs } from 'node:util';
 import { pino } from 'pino';
-import { z } from 'zod';
+import * as z from 'zod';
 import { CHART, render, runTool } from '../../charts/helm.ts';
 import { runWebhook } from '../../cli/webhook.ts';
 import { freePort } from '../containerd/port.ts';

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import process from 'node:process';
 import { suite, type TestContext, test } from 'node:test';
 import { pino } from 'pino';
-import { z } from 'zod';
+import * as z from 'zod';
 import { type NodeAgentFlags, runNodeAgent } from '../../cli/node-agent.ts';
 import { CANARY_HOST } from '../../oci/canary.ts';
 import { until } from '../agent/scripted-replica.ts';

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import process from 'node:process';
 import { type TestContext, test } from 'node:test';
 import { pino } from 'pino';
-import { z } from 'zod';
+import * as z from 'zod';
 import { watchConfigMap } from '../../cli/registry-config-map.ts';
 import { createMetrics } from '../../process/metrics.ts';
 import { until } from '../agent/scripted-replica.ts';

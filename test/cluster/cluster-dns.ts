@@ -7,7 +7,7 @@
 
 import { readFileSync } from 'node:fs';
 import { setTimeout } from 'node:timers/promises';
-import { z } from 'zod';
+import * as z from 'zod';
 import { answerFrom, forward, nameIn, serveDns } from './dns.ts';
 import { CONTROL_PLANE, PUBLIC_DNS } from './layout.ts';
 

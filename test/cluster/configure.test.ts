@@ -7,7 +7,7 @@ import { after, before, describe, it, test } from 'node:test';
 import { Client, credentials } from '@grpc/grpc-js';
 import { fromJSON } from '@grpc/proto-loader';
 import { pino } from 'pino';
-import { z } from 'zod';
+import * as z from 'zod';
 import { type Configured, configureRuntime } from '../../agent/configure/configure.ts';
 import { askWorkload } from '../../agent/cri-workload.ts';
 import { askCri } from '../../agent/runtimes/ask-cri.ts';

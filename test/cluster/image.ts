@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { buffer } from 'node:stream/consumers';
 import { gzipSync } from 'node:zlib';
 import { pack } from 'tar-stream';
-import { z } from 'zod';
+import * as z from 'zod';
 import { digestOf } from '../../oci/digest.ts';
 import { type Content, contentOf } from '../support/image.ts';
 import { provide } from '../tools/cache.ts';

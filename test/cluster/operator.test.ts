@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, suite, test } from 'node:test';
-import { z } from 'zod';
+import * as z from 'zod';
 import { buildImage } from '../image/image.ts';
 import { contentOf } from '../support/image.ts';
 import { type Cluster, OUTSIDE } from './cluster.ts';

@@ -4,7 +4,7 @@ import { randomBytes } from 'node:crypto';
 import { mkdir, readFile, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
-import { z } from 'zod';
+import * as z from 'zod';
 import { s3ServerTool } from '../s3/s3-server-tools.ts';
 import { provide } from '../tools/cache.ts';
 import { goModule } from '../tools/go-module.ts';

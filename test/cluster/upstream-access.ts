@@ -1,7 +1,7 @@
 // Who gets in where: anonymous tokens as on Docker Hub, and the password of a company's registry.
 
 import type { IncomingMessage } from 'node:http';
-import { z } from 'zod';
+import * as z from 'zod';
 import { REGISTRY_PASSWORD, REGISTRY_USER, type RegistryHost } from './layout.ts';
 
 const TOKEN_SECONDS = 300;

@@ -1,7 +1,7 @@
 // The requests that reached the upstreams, a JSON line each.
 
 import { readFile } from 'node:fs/promises';
-import { z } from 'zod';
+import * as z from 'zod';
 import { codeOf } from '../../process/file-problem.ts';
 
 const requestSchema = z.object({

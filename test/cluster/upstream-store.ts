@@ -7,7 +7,7 @@
 
 import { mkdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { z } from 'zod';
+import * as z from 'zod';
 import { codeOf } from '../../process/file-problem.ts';
 
 export interface HeldFile {

@@ -5,7 +5,7 @@ import assert from 'node:assert/strict';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, suite, test } from 'node:test';
-import { z } from 'zod';
+import * as z from 'zod';
 import { startUpstream } from '../containerd/upstream.ts';
 import { provide } from '../tools/cache.ts';
 import { run } from '../tools/command.ts';

@@ -4,7 +4,7 @@
 import { type IncomingMessage, request } from 'node:http';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
-import { z } from 'zod';
+import * as z from 'zod';
 import { provide } from '../tools/cache.ts';
 import { start } from '../tools/child.ts';
 import { DOCKERDS, provideProgram } from '../tools/debian-programs.ts';

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { createGunzip } from 'node:zlib';
 import { extract, type Header } from 'tar-stream';
-import { z } from 'zod';
+import * as z from 'zod';
 import { run } from '../tools/command.ts';
 
 const descriptor = z.object({ digest: z.templateLiteral(['sha256:', z.string()]), size: z.number() });

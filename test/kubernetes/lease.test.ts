@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import { CoordinationV1Api, KubeConfig } from '@kubernetes/client-node';
 import { pino } from 'pino';
-import { z } from 'zod';
+import * as z from 'zod';
 import { type LeaseOptions, takeLease } from '../../kubernetes/lease.ts';
 import { until } from '../agent/scripted-replica.ts';
 import { type ApiRequest, refuse, ScriptedApi } from './scripted-api.ts';

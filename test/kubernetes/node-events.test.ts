@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import process from 'node:process';
 import { type TestContext, test } from 'node:test';
 import { pino } from 'pino';
-import { z } from 'zod';
+import * as z from 'zod';
 import { connectKubernetes } from '../../kubernetes/client.ts';
 import { eventReason, type NodeEventReason, NodeEvents } from '../../kubernetes/node-events.ts';
 import { type NodeReport, NodeReporter } from '../../kubernetes/node-report.ts';

@@ -3,7 +3,7 @@ import process from 'node:process';
 import { suite, type TestContext, test } from 'node:test';
 import type { V1ConfigMap } from '@kubernetes/client-node';
 import { pino } from 'pino';
-import { z } from 'zod';
+import * as z from 'zod';
 import { connectKubernetes } from '../../kubernetes/client.ts';
 import { ObjectWatch } from '../../kubernetes/object-watch.ts';
 import { until } from '../agent/scripted-replica.ts';

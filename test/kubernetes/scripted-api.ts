@@ -6,7 +6,7 @@ import { createServer, type IncomingMessage, type ServerResponse } from 'node:ht
 import { join } from 'node:path';
 import { json } from 'node:stream/consumers';
 import type { TestContext } from 'node:test';
-import { z } from 'zod';
+import * as z from 'zod';
 import { makeScratch, removeScratch } from '../tools/scratch.ts';
 
 export type ApiObject = Readonly<Record<string, unknown>> & {

@@ -4,7 +4,7 @@
 
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { z } from 'zod';
+import * as z from 'zod';
 
 const file = join(import.meta.dirname, '..', '..', 'package-lock.json');
 const lockSchema = z.looseObject({

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
-import { z } from 'zod';
+import * as z from 'zod';
 import { formatAnswer, readReview } from '../../webhook/admission-review.ts';
 import { CONFIG, podOf, request, Stage } from './stage.ts';
 

@@ -7,7 +7,7 @@ import { text } from 'node:stream/consumers';
 import { suite, type TestContext, test } from 'node:test';
 import { TLSSocket } from 'node:tls';
 import { pino } from 'pino';
-import { z } from 'zod';
+import * as z from 'zod';
 import type { AdmissionRequest, Answer } from '../../webhook/admission-review.ts';
 import { renewed, trusted } from '../../webhook/keyring.ts';
 import { serveWebhook } from '../../webhook/server.ts';

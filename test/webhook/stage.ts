@@ -1,5 +1,5 @@
 import { pino } from 'pino';
-import { z } from 'zod';
+import * as z from 'zod';
 import { parseConfig } from '../../config/parse.ts';
 import { createMetrics } from '../../process/metrics.ts';
 import { Admission } from '../../webhook/admission.ts';

@@ -1,7 +1,7 @@
 // `weir webhook` as a process of its own, so that a test can kill it. Its flags come as JSON.
 
 import process from 'node:process';
-import { z } from 'zod';
+import * as z from 'zod';
 import { runWebhook } from '../../../cli/webhook.ts';
 import { runProgram } from '../../../process/lifecycle.ts';
 import { createLogger } from '../../../process/log.ts';
