@@ -1,5 +1,5 @@
 import { basename, join } from 'node:path';
-import { build, type Metafile } from 'esbuild';
+import { build, type Metafile, type Plugin } from 'esbuild';
 
 /** A file of the bundle; all of them are in one directory. */
 export interface BundledFile {
@@ -43,6 +43,7 @@ export async function bundle(root: string): Promise<Bundle> {
     // A package's modules before its CommonJS: what is not used of them is left out.
     mainFields: ['module', 'main'],
     banner: { js: REQUIRE },
+    plugins: [treeShaken(/[\\/]node_modules[\\/]@kubernetes[\\/]client-node[\\/]/)],
     minifySyntax: true,
     minifyWhitespace: true,
     lineLimit: LINE_LIMIT,
@@ -58,6 +59,27 @@ export async function bundle(root: string): Promise<Bundle> {
       .filter(({ name }) => name.endsWith(LEGAL_COMMENTS))
       .map(({ content }) => Buffer.from(content).toString('utf8').trim()),
     packages: packagesOf(metafile).map((directory) => join(root, directory)),
+  };
+}
+
+/**
+ * Leaves out whatever is not used of a package whose modules do nothing but define, which its manifest does not say:
+ * of the Kubernetes client, a class for each kind of object and each part of the API, which would be most of the bundle.
+ */
+function treeShaken(modules: RegExp): Plugin {
+  const resolving = Symbol('resolving');
+  return {
+    name: 'tree-shaken',
+    setup(builder) {
+      builder.onResolve({ filter: /^@kubernetes\/client-node$|^\.\.?\// }, async (asked) => {
+        const { path, kind, importer, resolveDir } = asked;
+        // Asked by ourselves, below.
+        if (asked.pluginData === resolving) return undefined;
+        if (path.startsWith('.') && !modules.test(importer)) return undefined;
+        const found = await builder.resolve(path, { kind, importer, resolveDir, pluginData: resolving });
+        return { ...found, sideEffects: false };
+      });
+    },
   };
 }
 

@@ -3,7 +3,8 @@ import { type Configured, configureRuntime } from '../agent/configure/configure.
 import { restoreRuntimeConfiguration } from '../agent/configure/restore.ts';
 import type { NodeSight } from '../agent/runtimes/node-sight.ts';
 import type { NodePlace } from '../agent/state.ts';
-import type { Kubernetes, ObjectName } from '../kubernetes/client.ts';
+import type { Kubernetes } from '../kubernetes/api.ts';
+import type { ObjectName } from '../kubernetes/client.ts';
 import { takeLease } from '../kubernetes/lease.ts';
 import { describe } from '../process/lifecycle.ts';
 import { VERSION } from './version.ts';

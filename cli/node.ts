@@ -90,7 +90,7 @@ async function readConfigMap(flag: string): Promise<ConfigVersion> {
   const { apiProblem, connectKubernetes } = await import('../kubernetes/client.ts');
   const { textIn } = await import('../kubernetes/config-map.ts');
   const found = await connectKubernetes(PRODUCT)
-    .core.readNamespacedConfigMap(name)
+    .read('configmaps', name)
     .catch((error: unknown) => {
       throw apiProblem(`read ConfigMap ${flag}`, error);
     });

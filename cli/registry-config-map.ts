@@ -1,6 +1,7 @@
 import type { Logger } from 'pino';
 import type { ConfigEvents } from '../config/intake.ts';
-import { connectKubernetes, type Kubernetes, type ObjectName } from '../kubernetes/client.ts';
+import type { Kubernetes } from '../kubernetes/api.ts';
+import { connectKubernetes, type ObjectName } from '../kubernetes/client.ts';
 import { keepLastGood, readLastGood } from '../kubernetes/last-good.ts';
 import { type EventReport, reportEvent } from '../kubernetes/report-event.ts';
 import { Latest } from '../process/latest.ts';

@@ -7,8 +7,8 @@ import {
   podsWith,
   readAgents,
 } from '../kubernetes/agents.ts';
-import { connectKubernetes, type Kubernetes, type ObjectName } from '../kubernetes/client.ts';
-import { webhookApi } from '../kubernetes/webhook-api.ts';
+import type { Kubernetes } from '../kubernetes/api.ts';
+import { connectKubernetes, type ObjectName } from '../kubernetes/client.ts';
 import { deleteWebhook, webhookSelector, withdrawRegistrations } from '../kubernetes/webhook-removal.ts';
 import { pauseUnlessStopped } from '../process/pause.ts';
 import { parseObjectName } from './object-name.ts';
@@ -92,8 +92,7 @@ export async function runUninstall(
         await pauseUnlessStopped(POLL_MS, stop);
       }
     }
-    const api = webhookApi(kubernetes, PRODUCT);
-    await patiently(() => withdrawRegistrations(api, webhook.name));
+    await patiently(() => withdrawRegistrations(kubernetes, webhook.name));
   }
 }
 

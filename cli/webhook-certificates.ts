@@ -1,7 +1,8 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Logger } from 'pino';
-import type { Kubernetes, ObjectName } from '../kubernetes/client.ts';
+import type { Kubernetes } from '../kubernetes/api.ts';
+import type { ObjectName } from '../kubernetes/client.ts';
 import { readSecret, watchSecret, writeSecret } from '../kubernetes/webhook-secret.ts';
 import { describe } from '../process/lifecycle.ts';
 import { Gauge, type Registry as Metrics } from '../process/metrics.ts';

@@ -1,11 +1,10 @@
 import type { Logger } from 'pino';
 import type { Config } from '../config/config.ts';
-import type { Kubernetes } from '../kubernetes/client.ts';
+import type { Kubernetes } from '../kubernetes/api.ts';
 import { type NodeFacts, watchNodes } from '../kubernetes/node-index.ts';
 import { PodEvents } from '../kubernetes/pod-events.ts';
 import { PodGate } from '../kubernetes/pod-gate.ts';
 import { patchPod, readPod, WaitingPods } from '../kubernetes/pod-index.ts';
-import type { WebhookApi } from '../kubernetes/webhook-api.ts';
 import { watchAnnotatedNamespaces } from '../kubernetes/webhook-namespaces.ts';
 import type { ClusterView, PodPlace } from '../webhook/cluster-view.ts';
 import { type Doubt, tellDoubt } from '../webhook/doubt.ts';
@@ -20,7 +19,6 @@ const REASON = 'ImageNotRewritten';
 
 interface Options {
   readonly kubernetes: Kubernetes;
-  readonly api: WebhookApi;
   /** Selects nodes without an agent's label that count as ones that cannot be configured; empty: none do. */
   readonly fallbackNodeSelector: string;
   /** Something is known anew by which the registration goes. */
@@ -30,7 +28,7 @@ interface Options {
 
 /** What the webhook knows of the cluster, all of it watched, and what it does there. */
 export class WebhookCluster implements ClusterView {
-  readonly #api: WebhookApi;
+  readonly #kubernetes: Kubernetes;
   readonly #events: PodEvents;
   readonly #pods: WaitingPods;
   readonly #gate = new PodGate(MAX_REQUESTS);
@@ -43,9 +41,9 @@ export class WebhookCluster implements ClusterView {
   #optedOut: ReadonlySet<string> | undefined;
   #arePodsKnown = false;
 
-  constructor({ kubernetes, api, fallbackNodeSelector, changed, log }: Options) {
-    this.#api = api;
-    this.#events = new PodEvents(api, REPORTER, log);
+  constructor({ kubernetes, fallbackNodeSelector, changed, log }: Options) {
+    this.#kubernetes = kubernetes;
+    this.#events = new PodEvents(kubernetes, REPORTER, log);
     const selectors = [
       `${MIRROR_LABEL}=fallback`,
       ...(fallbackNodeSelector === '' ? [] : [`${fallbackNodeSelector},!${MIRROR_LABEL}`]),
@@ -105,7 +103,7 @@ export class WebhookCluster implements ClusterView {
   async pod(place: PodPlace, left: AbortSignal, { isFresh } = { isFresh: false }): Promise<unknown> {
     const known = isFresh ? undefined : this.#pods.find(place);
     if (known !== undefined && (place.uid === '' || known.metadata?.uid === place.uid)) return known;
-    return this.#gate.pass(left, () => readPod(this.#api, place));
+    return this.#gate.pass(left, () => readPod(this.#kubernetes, place));
   }
 
   async patch(
@@ -113,7 +111,7 @@ export class WebhookCluster implements ClusterView {
     patch: readonly Operation[],
     left: AbortSignal,
   ): Promise<'patched' | 'changed' | 'gone' | 'late'> {
-    return (await this.#gate.pass(left, () => patchPod(this.#api, place, patch))) ?? 'late';
+    return (await this.#gate.pass(left, () => patchPod(this.#kubernetes, place, patch))) ?? 'late';
   }
 
   tell(pod: PodPlace, doubt: Doubt): void {

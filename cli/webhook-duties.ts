@@ -1,16 +1,16 @@
 import type { Logger } from 'pino';
 import type { Config } from '../config/config.ts';
+import type { Kubernetes } from '../kubernetes/api.ts';
 import type { ObjectName } from '../kubernetes/client.ts';
 import { Leader } from '../kubernetes/leader.ts';
-import type { WebhookApi } from '../kubernetes/webhook-api.ts';
-import { registerMutating, registerValidating } from '../kubernetes/webhook-registration.ts';
+import { registerWebhooks } from '../kubernetes/webhook-registration.ts';
 import { Latest } from '../process/latest.ts';
 import { Gauge, type Registry as Metrics } from '../process/metrics.ts';
 import { configWebhook, podsWanted, podWebhooks, type WebhookService } from '../webhook/registration.ts';
 import type { CertificateSource, Served } from './webhook-certificates.ts';
 
 interface Options {
-  readonly api: WebhookApi;
+  readonly kubernetes: Kubernetes;
   readonly lease: ObjectName;
   readonly identity: string;
   readonly configMap: ObjectName;
@@ -40,7 +40,7 @@ export class WebhookDuties {
 
   constructor(options: Options) {
     this.#options = options;
-    const { api, lease, identity, metrics, log } = options;
+    const { kubernetes, lease, identity, metrics, log } = options;
     this.#latest = new Latest({
       act: () => this.#fulfil(),
       failed: (error) => log.warn({ err: error }, 'the registration stays as it is, and is looked at again'),
@@ -48,7 +48,7 @@ export class WebhookDuties {
       retryMs: RETRY_MS,
     });
     this.#leader = new Leader({
-      kubernetes: api,
+      kubernetes,
       lease,
       identity,
       changed: () => this.look(),
@@ -81,7 +81,7 @@ export class WebhookDuties {
 
   async #fulfil(): Promise<void> {
     if (!this.#leader.isLeading) return;
-    const { certificates, served, isNeeded, config, configMap, service, api, clusterRole, log } =
+    const { certificates, served, isNeeded, config, configMap, service, kubernetes, clusterRole, log } =
       this.#options;
     await certificates.maintain();
     const [known, needed] = [served(), isNeeded()];
@@ -90,9 +90,9 @@ export class WebhookDuties {
     const mode = podsWanted(config(), needed);
     const place = { name: clusterRole, clusterRole };
     const pods = mode === undefined ? [] : podWebhooks(mode, { config: config(), service, authorities });
-    const ofPods = await registerMutating(api, place, pods);
+    const ofPods = await registerWebhooks(kubernetes, 'mutatingwebhookconfigurations', place, pods);
     if (ofPods !== 'kept') log.info({ mode: mode ?? 'none' }, `the webhook for Pods is ${ofPods}`);
-    const ofConfig = await registerValidating(api, place, [
+    const ofConfig = await registerWebhooks(kubernetes, 'validatingwebhookconfigurations', place, [
       configWebhook(configMap, { service, authorities }),
     ]);
     if (ofConfig !== 'kept') log.info(`the webhook for the configuration is ${ofConfig}`);

@@ -2,10 +2,10 @@ import { randomBytes } from 'node:crypto';
 import { hostname } from 'node:os';
 import type { Logger } from 'pino';
 import * as z from 'zod';
-import { connectKubernetes, type Kubernetes, type ObjectName } from '../kubernetes/client.ts';
+import type { Kubernetes } from '../kubernetes/api.ts';
+import { connectKubernetes, type ObjectName } from '../kubernetes/client.ts';
 import { textIn } from '../kubernetes/config-map.ts';
 import { readLastGood } from '../kubernetes/last-good.ts';
-import { webhookApi } from '../kubernetes/webhook-api.ts';
 import { aborted } from '../process/lifecycle.ts';
 import { createMetrics, type Registry as Metrics } from '../process/metrics.ts';
 import type { Readiness } from '../process/status-routes.ts';
@@ -45,7 +45,6 @@ export async function runWebhook(
   const settings = readWebhookFlags(flags);
   const { configMap, service } = settings;
   const kubernetes = connectKubernetes(PRODUCT);
-  const api = webhookApi(kubernetes, PRODUCT);
   const metrics = createMetrics();
   let readiness = waitingFor('a configuration');
 
@@ -63,7 +62,7 @@ export async function runWebhook(
   let server: WebhookServer | undefined;
   let served: Served | undefined;
   const { fallbackNodeSelector } = settings;
-  const cluster = new WebhookCluster({ kubernetes, api, fallbackNodeSelector, changed: look, log });
+  const cluster = new WebhookCluster({ kubernetes, fallbackNodeSelector, changed: look, log });
   cleanup.defer(() => cluster.close());
   const first = Promise.withResolvers<Served | undefined>();
   const certificates = openCertificates(kubernetes, settings, log, look, (renewed) => {
@@ -76,7 +75,7 @@ export async function runWebhook(
   measureExpiry(metrics, () => served);
   duties = new WebhookDuties({
     ...settings,
-    api,
+    kubernetes,
     identity: `${hostname()}-${randomBytes(4).toString('hex')}`,
     certificates,
     // Nobody is sent here before there is a listener.

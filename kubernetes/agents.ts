@@ -1,5 +1,5 @@
-import type { V1LabelSelector } from '@kubernetes/client-node';
-import { apiProblem, type Kubernetes, type ObjectName, statusOf } from './client.ts';
+import type { Kubernetes, ObjectOf } from './api.ts';
+import { apiProblem, type ObjectName, statusOf } from './client.ts';
 import { MIRROR_LABEL, REASON_ANNOTATION } from './node-report.ts';
 
 /** One agent's Pod. */
@@ -20,9 +20,9 @@ export interface Agents {
 }
 
 /** `undefined` when there is no such DaemonSet. @throws Error of the API. */
-export async function readAgents({ apps }: Kubernetes, daemonSet: ObjectName): Promise<Agents | undefined> {
+export async function readAgents(kubernetes: Kubernetes, daemonSet: ObjectName): Promise<Agents | undefined> {
   try {
-    const { metadata, spec } = await apps.readNamespacedDaemonSet(daemonSet);
+    const { metadata, spec } = await kubernetes.read('daemonsets', daemonSet);
     return { uid: metadata?.uid ?? '', selector: selectorText(spec?.selector ?? {}) };
   } catch (error) {
     if (statusOf(error) === 404) return undefined;
@@ -30,8 +30,10 @@ export async function readAgents({ apps }: Kubernetes, daemonSet: ObjectName): P
   }
 }
 
+type LabelSelector = NonNullable<ObjectOf<'daemonsets'>['spec']>['selector'];
+
 /** A selector as a query has it (kubernetes.io/docs/concepts/overview/working-with-objects/labels). */
-export function selectorText({ matchLabels = {}, matchExpressions = [] }: V1LabelSelector): string {
+export function selectorText({ matchLabels = {}, matchExpressions = [] }: LabelSelector): string {
   const labels = Object.entries(matchLabels).map(([key, value]) => `${key}=${value}`);
   const expressions = matchExpressions.map(({ key, operator, values = [] }) => {
     if (operator === 'Exists') return key;
@@ -43,11 +45,11 @@ export function selectorText({ matchLabels = {}, matchExpressions = [] }: V1Labe
 
 /** @throws Error of the API. */
 export async function podsWith(
-  { core }: Kubernetes,
+  kubernetes: Kubernetes,
   namespace: string,
   labelSelector: string,
 ): Promise<readonly AgentPod[]> {
-  const { items } = await core.listNamespacedPod({ namespace, labelSelector }).catch((error: unknown) => {
+  const { items } = await kubernetes.list('pods', { namespace, labelSelector }).catch((error: unknown) => {
     throw apiProblem(`list the agents' Pods in ${namespace}`, error);
   });
   return items.map(({ metadata, spec, status }) => ({
@@ -59,9 +61,9 @@ export async function podsWith(
 }
 
 /** Deletes the DaemonSet; its Pods are told to stop while it is still there. @throws Error of the API. */
-export async function deleteDaemonSet({ apps }: Kubernetes, daemonSet: ObjectName): Promise<void> {
+export async function deleteDaemonSet(kubernetes: Kubernetes, daemonSet: ObjectName): Promise<void> {
   try {
-    await apps.deleteNamespacedDaemonSet({ ...daemonSet, propagationPolicy: 'Foreground' });
+    await kubernetes.remove('daemonsets', daemonSet, { propagationPolicy: 'Foreground' });
   } catch (error) {
     if (statusOf(error) !== 404)
       throw apiProblem(`delete DaemonSet ${daemonSet.namespace}/${daemonSet.name}`, error);
@@ -78,10 +80,12 @@ export interface LabelledNode {
 }
 
 /** The nodes that have weir's label. @throws Error of the API. */
-export async function labelledNodes({ core }: Kubernetes): Promise<readonly LabelledNode[]> {
-  const { items } = await core.listNode({ labelSelector: MIRROR_LABEL }).catch((error: unknown) => {
-    throw apiProblem('list the nodes', error);
-  });
+export async function labelledNodes(kubernetes: Kubernetes): Promise<readonly LabelledNode[]> {
+  const { items } = await kubernetes
+    .list('nodes', { labelSelector: MIRROR_LABEL })
+    .catch((error: unknown) => {
+      throw apiProblem('list the nodes', error);
+    });
   return items.map(({ metadata, status }) => {
     const reason = metadata?.annotations?.[REASON_ANNOTATION];
     return {

@@ -1,35 +1,9 @@
-import {
-  ApiException,
-  AppsV1Api,
-  type Configuration,
-  CoordinationV1Api,
-  CoreV1Api,
-  createConfiguration,
-  DiscoveryV1Api,
-  type KubeConfig,
-  type RequestContext,
-  type ResponseContext,
-  ServerConfiguration,
-  Watch,
-} from '@kubernetes/client-node';
+import { ApiException } from '@kubernetes/client-node';
+import { Kubernetes } from './api.ts';
 import { OneConnection } from './one-connection.ts';
-
-/** An answer to a single request; what a watch waits for is another matter. */
-const ANSWER_MS = 10_000;
-/** A watch without a byte for so long is dead: twice the time between two of the API server's bookmarks. */
-const QUIET_MS = 120_000;
 
 /** As the client calls the cluster that it makes up when it knows of none. */
 const NO_CONTEXT = 'loaded-context';
-
-/** The parts of the Kubernetes API that weir speaks to. */
-export interface Kubernetes {
-  readonly core: CoreV1Api;
-  readonly apps: AppsV1Api;
-  readonly discovery: DiscoveryV1Api;
-  readonly coordination: CoordinationV1Api;
-  readonly watch: Watch;
-}
 
 /** An object's place: `NAMESPACE/NAME`. */
 export interface ObjectName {
@@ -40,44 +14,16 @@ export interface ObjectName {
 /**
  * The cluster that the environment names: `KUBECONFIG`, `~/.kube/config`, or the Pod's service account.
  *
+ * @param quietMs after so many milliseconds without a byte a watch is taken for dead.
  * @throws Error when there is none.
  */
-export function connectKubernetes(product: string, quietMs = QUIET_MS): Kubernetes {
-  const kubeConfig = new OneConnection();
-  kubeConfig.loadFromDefault();
-  const cluster = kubeConfig.getCurrentCluster();
+export function connectKubernetes(product: string, quietMs?: number): Kubernetes {
+  const config = new OneConnection();
+  config.loadFromDefault();
   // What it takes without any is a port of this machine.
-  if (cluster === null || kubeConfig.getCurrentContext() === NO_CONTEXT)
+  if (config.getCurrentCluster() === null || config.getCurrentContext() === NO_CONTEXT)
     throw new Error('no cluster is known: run in a Pod with a service account, or set KUBECONFIG');
-  const configuration = apiConfiguration(kubeConfig, product);
-  const watch = new Watch(kubeConfig);
-  // Its own 30 s would have every watch of every node opened anew twice a minute.
-  Object.assign(watch, { requestTimeoutMs: quietMs });
-  return {
-    core: new CoreV1Api(configuration),
-    apps: new AppsV1Api(configuration),
-    discovery: new DiscoveryV1Api(configuration),
-    coordination: new CoordinationV1Api(configuration),
-    watch,
-  };
-}
-
-/** For each part of the API: whom to ask, as whom, and for how long. */
-export function apiConfiguration(kubeConfig: KubeConfig, product: string): Configuration {
-  return createConfiguration({
-    baseServer: new ServerConfiguration(kubeConfig.getCurrentCluster()?.server ?? '', {}),
-    authMethods: { default: kubeConfig },
-    promiseMiddleware: [
-      {
-        pre: (context: RequestContext) => {
-          context.setHeaderParam('user-agent', product);
-          context.setSignal(AbortSignal.timeout(ANSWER_MS));
-          return Promise.resolve(context);
-        },
-        post: (context: ResponseContext) => Promise.resolve(context),
-      },
-    ],
-  });
+  return new Kubernetes(config, { product, ...(quietMs === undefined ? {} : { quietMs }) });
 }
 
 /** The HTTP status of a refused request; `undefined` when no answer came at all. */

@@ -1,9 +1,9 @@
-import type { V1ConfigMap } from '@kubernetes/client-node';
 import type { Logger } from 'pino';
 import { type ConfigEvents, ConfigIntake, type ConfigSource } from '../config/intake.ts';
 import { type ConfigVersion, readVersion } from '../config/version.ts';
 import { pauseUnlessStopped } from '../process/pause.ts';
-import type { Kubernetes, ObjectName } from './client.ts';
+import type { Kubernetes } from './api.ts';
+import type { ObjectName } from './client.ts';
 import { type ConfigText, watchConfigText } from './config-map.ts';
 import type { ObjectWatch } from './object-watch.ts';
 
@@ -81,9 +81,9 @@ export async function openConfigMap(options: ConfigMapSourceOptions): Promise<Co
 class MapSource implements ConfigSource {
   version: ConfigVersion;
   readonly #intake: ConfigIntake;
-  readonly #watch: ObjectWatch<V1ConfigMap>;
+  readonly #watch: ObjectWatch<'configmaps'>;
 
-  constructor(version: ConfigVersion, intake: ConfigIntake, watch: ObjectWatch<V1ConfigMap>) {
+  constructor(version: ConfigVersion, intake: ConfigIntake, watch: ObjectWatch<'configmaps'>) {
     this.version = version;
     this.#intake = intake;
     this.#watch = watch;

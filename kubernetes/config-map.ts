@@ -1,6 +1,6 @@
-import type { V1ConfigMap } from '@kubernetes/client-node';
 import type { Logger } from 'pino';
-import type { Kubernetes, ObjectName } from './client.ts';
+import type { Kubernetes, ObjectOf } from './api.ts';
+import type { ObjectName } from './client.ts';
 import { ObjectWatch } from './object-watch.ts';
 
 /** The key of the ConfigMap that holds the configuration. */
@@ -17,23 +17,25 @@ export function watchConfigText(options: {
   readonly configMap: ObjectName;
   readonly changed: (text: ConfigText) => void;
   readonly log: Logger;
-}): ObjectWatch<V1ConfigMap> {
+}): ObjectWatch<'configmaps'> {
   const { kubernetes, configMap, log } = options;
   const { namespace, name } = configMap;
   const fieldSelector = `metadata.name=${name}`;
-  return new ObjectWatch<V1ConfigMap>({
+  return new ObjectWatch<'configmaps'>({
     kubernetes,
     what: `ConfigMap ${namespace}/${name}`,
-    path: `/api/v1/namespaces/${namespace}/configmaps`,
-    list: () => kubernetes.core.listNamespacedConfigMap({ namespace, fieldSelector }),
-    fieldSelector,
+    collection: 'configmaps',
+    selection: { namespace, fieldSelector },
     changed: ([found]) => options.changed(textIn(found, configMap)),
     log,
   });
 }
 
 /** The one key that a ConfigMap has will do, whatever its name. */
-export function textIn(found: V1ConfigMap | undefined, { namespace, name }: ObjectName): ConfigText {
+export function textIn(
+  found: ObjectOf<'configmaps'> | undefined,
+  { namespace, name }: ObjectName,
+): ConfigText {
   const place = `ConfigMap ${namespace}/${name}`;
   if (found === undefined) return { kind: 'missing', reason: `${place} is not there` };
   const data = found.data ?? {};

@@ -1,11 +1,11 @@
-import type { CoordinationV1Api } from '@kubernetes/client-node';
 import type { Logger } from 'pino';
 import { aborted } from '../process/lifecycle.ts';
+import type { Kubernetes } from './api.ts';
 import type { ObjectName } from './client.ts';
 import { takeLease } from './lease.ts';
 
 export interface LeaderOptions {
-  readonly kubernetes: { readonly coordination: CoordinationV1Api };
+  readonly kubernetes: Kubernetes;
   readonly lease: ObjectName;
   /** Of this replica, and of no other. */
   readonly identity: string;

@@ -1,10 +1,12 @@
-import { type CoordinationV1Api, type V1Lease, type V1LeaseSpec, V1MicroTime } from '@kubernetes/client-node';
 import type { Logger } from 'pino';
 import { pauseUnlessStopped } from '../process/pause.ts';
+import type { Kubernetes, ObjectOf } from './api.ts';
 import { apiProblem, type ObjectName, statusOf } from './client.ts';
 
+type Lease = ObjectOf<'leases'>;
+
 export interface LeaseOptions {
-  readonly kubernetes: { readonly coordination: CoordinationV1Api };
+  readonly kubernetes: Kubernetes;
   readonly lease: ObjectName;
   /** Who has it then: whoever has the same name may take it on. */
   readonly holder: string;
@@ -60,10 +62,10 @@ export class HeldLease {
   readonly #stop = new AbortController();
   readonly #lost = new AbortController();
   readonly #renewing: Promise<void>;
-  #lease: V1Lease;
+  #lease: Lease;
   #isOver = false;
 
-  constructor(options: LeaseOptions, lease: V1Lease) {
+  constructor(options: LeaseOptions, lease: Lease) {
     this.#options = options;
     this.#lease = lease;
     this.#renewing = this.#renew();
@@ -119,7 +121,7 @@ export class HeldLease {
   }
 
   /** `undefined` when another has it. */
-  async #renewOnce(): Promise<V1Lease | undefined> {
+  async #renewOnce(): Promise<Lease | undefined> {
     try {
       return await write(this.#options, this.#lease);
     } catch (error) {
@@ -131,19 +133,19 @@ export class HeldLease {
   }
 }
 
-function isFree({ spec }: V1Lease, { holder }: LeaseOptions): boolean {
+function isFree({ spec }: Lease, { holder }: LeaseOptions): boolean {
   const by = spec?.holderIdentity ?? '';
   return by === '' || by === holder;
 }
 
 /** As its holder said. */
-function durationOf(lease: V1Lease | undefined): number {
+function durationOf(lease: Lease | undefined): number {
   return (lease?.spec?.leaseDurationSeconds ?? 0) * 1000;
 }
 
-async function read({ kubernetes, lease }: LeaseOptions): Promise<V1Lease | undefined> {
+async function read({ kubernetes, lease }: LeaseOptions): Promise<Lease | undefined> {
   try {
-    return await kubernetes.coordination.readNamespacedLease(lease);
+    return await kubernetes.read('leases', lease);
   } catch (error) {
     if (statusOf(error) === 404) return undefined;
     throw error;
@@ -151,9 +153,9 @@ async function read({ kubernetes, lease }: LeaseOptions): Promise<V1Lease | unde
 }
 
 /** Says that we have it, now. The API refuses it with 409 when somebody else wrote it since. */
-function write(options: LeaseOptions, before: V1Lease | undefined): Promise<V1Lease> {
+function write(options: LeaseOptions, before: Lease | undefined): Promise<Lease> {
   const { kubernetes, lease, holder, durationMs = DURATION_MS } = options;
-  const now = new V1MicroTime();
+  const now = microTime(new Date());
   const { holderIdentity, acquireTime = now, leaseTransitions = 0 } = before?.spec ?? {};
   const isOurs = holderIdentity === holder;
   const spec = {
@@ -165,16 +167,24 @@ function write(options: LeaseOptions, before: V1Lease | undefined): Promise<V1Le
   };
   if (before !== undefined) return replace(options, before, spec);
   const { namespace, name } = lease;
-  const body = { metadata: { namespace, name }, spec };
-  return kubernetes.coordination.createNamespacedLease({ namespace, body });
+  return kubernetes.create('leases', { metadata: { namespace, name }, spec }, namespace);
+}
+
+/** Times of Leases have six digits behind the second, and no other number of them (apimachinery, MicroTime). */
+function microTime(date: Date): string {
+  return date.toISOString().replace('Z', '000Z');
 }
 
 /** Says that nobody has it. */
-function free(options: LeaseOptions, before: V1Lease): Promise<V1Lease> {
+function free(options: LeaseOptions, before: Lease): Promise<Lease> {
   return replace(options, before, { leaseTransitions: before.spec?.leaseTransitions ?? 0 });
 }
 
-function replace({ kubernetes, lease }: LeaseOptions, before: V1Lease, spec: V1LeaseSpec): Promise<V1Lease> {
+function replace(
+  { kubernetes, lease }: LeaseOptions,
+  before: Lease,
+  spec: NonNullable<Lease['spec']>,
+): Promise<Lease> {
   const { metadata = {} } = before;
-  return kubernetes.coordination.replaceNamespacedLease({ ...lease, body: { metadata, spec } });
+  return kubernetes.replace('leases', lease, { metadata, spec });
 }

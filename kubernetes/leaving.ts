@@ -1,6 +1,6 @@
-import type { V1DaemonSet } from '@kubernetes/client-node';
 import type { Logger } from 'pino';
-import { apiProblem, type Kubernetes, type ObjectName, statusOf } from './client.ts';
+import type { Kubernetes } from './api.ts';
+import { apiProblem, type ObjectName, statusOf } from './client.ts';
 import { ObjectWatch } from './object-watch.ts';
 
 /**
@@ -12,7 +12,7 @@ export class Leaving {
   readonly #kubernetes: Kubernetes;
   readonly #daemonSet: ObjectName;
   readonly #log: Logger;
-  readonly #watch: ObjectWatch<V1DaemonSet>;
+  readonly #watch: ObjectWatch<'daemonsets'>;
   readonly #already = new AbortController();
   #isKnown = false;
   #wasThere = false;
@@ -25,12 +25,11 @@ export class Leaving {
     this.#log = log;
     const { namespace, name } = daemonSet;
     const fieldSelector = `metadata.name=${name}`;
-    this.#watch = new ObjectWatch<V1DaemonSet>({
+    this.#watch = new ObjectWatch<'daemonsets'>({
       kubernetes,
       what: `DaemonSet ${namespace}/${name}`,
-      path: `/apis/apps/v1/namespaces/${namespace}/daemonsets`,
-      list: () => kubernetes.apps.listNamespacedDaemonSet({ namespace, fieldSelector }),
-      fieldSelector,
+      collection: 'daemonsets',
+      selection: { namespace, fieldSelector },
       changed: ([found]) => {
         if (!this.#isKnown && (found === undefined || isBeingDeleted(found))) this.#already.abort();
         this.#isKnown = true;
@@ -62,11 +61,10 @@ export class Leaving {
   async isForGood(): Promise<boolean> {
     if (this.#isLeaving) return true;
     const { namespace } = this.#daemonSet;
-    const { core, apps } = this.#kubernetes;
     // Side by side: an API server that hangs may cost the time of one answer, of which there is little now.
     const gone = await Promise.all([
-      this.#isGone('DaemonSet', () => apps.readNamespacedDaemonSet(this.#daemonSet)),
-      this.#isGone('Namespace', () => core.readNamespace({ name: namespace })),
+      this.#isGone('DaemonSet', () => this.#kubernetes.read('daemonsets', this.#daemonSet)),
+      this.#isGone('Namespace', () => this.#kubernetes.read('namespaces', { name: namespace })),
     ]);
     return this.#isLeaving || gone.includes(true);
   }
@@ -87,7 +85,7 @@ export class Leaving {
 }
 
 interface Deletable {
-  readonly metadata?: { readonly deletionTimestamp?: Date };
+  readonly metadata?: { readonly deletionTimestamp?: string };
 }
 
 function isBeingDeleted({ metadata }: Deletable): boolean {

@@ -1,8 +1,7 @@
-import type { V1Node } from '@kubernetes/client-node';
 import type { Logger } from 'pino';
 import { Latest } from '../process/latest.ts';
 import { pauseUnlessStopped } from '../process/pause.ts';
-import type { Kubernetes } from './client.ts';
+import type { Kubernetes, ObjectOf } from './api.ts';
 import { MIRROR_LABEL, type NodeReport, PROOF_ANNOTATION } from './node-report.ts';
 import { parseUpstreams, UPSTREAMS_ANNOTATION } from './node-upstreams.ts';
 import { reportEvent } from './report-event.ts';
@@ -58,7 +57,7 @@ export class NodeEvents {
   }
 
   /** With the node as the agent found it: what it says of itself already is not told again. */
-  begin(node: V1Node): void {
+  begin(node: ObjectOf<'nodes'>): void {
     this.#told = stateOfNode(node);
     this.#heard = this.#told;
   }
@@ -100,7 +99,7 @@ export function eventReason({
 }
 
 /** `undefined` when no agent was there before. */
-function stateOfNode({ metadata }: V1Node): NodeEventReason | undefined {
+function stateOfNode({ metadata }: ObjectOf<'nodes'>): NodeEventReason | undefined {
   const mirror = metadata?.labels?.[MIRROR_LABEL];
   if (mirror !== 'configured' && mirror !== 'fallback' && mirror !== 'off') return undefined;
   const { annotations = {} } = metadata ?? {};

@@ -1,6 +1,5 @@
-import type { V1Node } from '@kubernetes/client-node';
 import type { Logger } from 'pino';
-import type { Kubernetes } from './client.ts';
+import type { Kubernetes, ObjectOf } from './api.ts';
 import { ObjectWatch } from './object-watch.ts';
 
 /** What a node says of itself, as far as its images are concerned. */
@@ -22,28 +21,27 @@ export function watchNodes(options: {
   readonly labelSelector: string;
   readonly changed: (nodes: readonly NodeFacts[]) => void;
   readonly log: Logger;
-}): ObjectWatch<V1Node> {
+}): ObjectWatch<'nodes'> {
   const { kubernetes, labelSelector, changed, log } = options;
   // Of thousands, one changes at a time.
-  const known = new WeakMap<V1Node, NodeFacts>();
-  const factsAbout = (node: V1Node): NodeFacts => {
+  const known = new WeakMap<ObjectOf<'nodes'>, NodeFacts>();
+  const factsAbout = (node: ObjectOf<'nodes'>): NodeFacts => {
     const facts = known.get(node) ?? factsOf(node);
     known.set(node, facts);
     return facts;
   };
-  return new ObjectWatch<V1Node>({
+  return new ObjectWatch<'nodes'>({
     kubernetes,
     what: `Nodes with ${labelSelector}`,
-    path: '/api/v1/nodes',
-    list: () => kubernetes.core.listNode({ labelSelector }),
-    labelSelector,
+    collection: 'nodes',
+    selection: { labelSelector },
     changed: (nodes) => changed(nodes.map(factsAbout)),
     log,
   });
 }
 
 /** A node that is being deleted is one as long as it is there. */
-function factsOf({ metadata, status }: V1Node): NodeFacts {
+function factsOf({ metadata, status }: ObjectOf<'nodes'>): NodeFacts {
   return {
     name: metadata?.name ?? '',
     labels: metadata?.labels ?? {},

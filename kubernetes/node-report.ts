@@ -1,9 +1,8 @@
 import { setTimeout as pause } from 'node:timers/promises';
-import { PatchStrategy, setHeaderOptions, type V1Node } from '@kubernetes/client-node';
 import type { Logger } from 'pino';
-import { parseJson } from '../oci/json.ts';
 import { Latest } from '../process/latest.ts';
-import { apiProblem, type Kubernetes } from './client.ts';
+import type { Kubernetes, ObjectOf } from './api.ts';
+import { apiProblem } from './client.ts';
 import type { NodeEvents } from './node-events.ts';
 import { formatUpstreams, UPSTREAMS_ANNOTATION } from './node-upstreams.ts';
 
@@ -100,13 +99,13 @@ export class NodeReporter {
    */
   async conclude(reason?: string): Promise<void> {
     await this.close();
-    const body =
+    const change =
       reason === undefined
         ? patch({ mirror: null, config: null, reason: null, proof: null, upstreams: null })
         : patch({ mirror: 'fallback', reason: shortened(reason), proof: null, upstreams: null });
     for (let attempt = 1; ; attempt++) {
       try {
-        await this.#patch(body);
+        await this.#patch(change);
         return;
       } catch (error) {
         this.#log.warn({ err: error }, 'the label of the node stays');
@@ -132,15 +131,16 @@ export class NodeReporter {
   }
 
   async #write(report: NodeReport): Promise<void> {
-    const body = patchOf(report);
-    if (body === this.#written) return;
+    const change = patchOf(report);
+    const text = JSON.stringify(change);
+    if (text === this.#written) return;
     // A patch of nothing is answered with the node as it is, and needs no right to read nodes.
-    if (!this.#isBegun) this.#events?.begin(await this.#patch('{}'));
+    if (!this.#isBegun) this.#events?.begin(await this.#patch({}));
     this.#isBegun = true;
     // What the node says after an attempt that failed is not known.
     this.#written = undefined;
-    await this.#patch(body);
-    this.#written = body;
+    await this.#patch(change);
+    this.#written = text;
     this.#events?.hear(report);
     clearTimeout(this.#again);
     this.#again = setTimeout(() => this.#writeAgain(), this.#againMs * (0.8 + 0.4 * Math.random())).unref();
@@ -152,12 +152,9 @@ export class NodeReporter {
     this.#put();
   }
 
-  async #patch(body: string): Promise<V1Node> {
+  async #patch(merge: object): Promise<ObjectOf<'nodes'>> {
     try {
-      return await this.#kubernetes.core.patchNode(
-        { name: this.#node, body: parseJson(body) },
-        setHeaderOptions('Content-Type', PatchStrategy.MergePatch),
-      );
+      return await this.#kubernetes.patch('nodes', { name: this.#node }, { merge });
     } catch (error) {
       throw apiProblem(`label node ${this.#node}`, error);
     }
@@ -168,7 +165,7 @@ function shortened(reason: string | undefined): string | null {
   return reason?.slice(0, MAX_REASON) ?? null;
 }
 
-function patchOf({ mirror, configHash, reason, proof, upstreams }: NodeReport): string {
+function patchOf({ mirror, configHash, reason, proof, upstreams }: NodeReport): object {
   return patch({
     mirror,
     config: configHash.slice(0, 12),
@@ -185,7 +182,7 @@ function patch(of: {
   readonly reason: string | null;
   readonly proof: string | null;
   readonly upstreams: string | null;
-}): string {
+}): object {
   const { mirror, config, reason, proof, upstreams } = of;
   const annotations = {
     [CONFIG_ANNOTATION]: config,
@@ -193,5 +190,5 @@ function patch(of: {
     [PROOF_ANNOTATION]: proof,
     [UPSTREAMS_ANNOTATION]: upstreams,
   };
-  return JSON.stringify({ metadata: { labels: { [MIRROR_LABEL]: mirror }, annotations } });
+  return { metadata: { labels: { [MIRROR_LABEL]: mirror }, annotations } };
 }

@@ -1,19 +1,16 @@
-import type { KubernetesListObject, KubernetesObject } from '@kubernetes/client-node';
 import type { Logger } from 'pino';
 import { pauseUnlessStopped } from '../process/pause.ts';
-import { apiProblem, type Kubernetes, statusOf } from './client.ts';
+import type { Collection, Kubernetes, ObjectOf, Selection } from './api.ts';
+import { apiProblem, statusOf } from './client.ts';
 
-export interface ObjectWatchOptions<Raw extends KubernetesObject> {
+export interface ObjectWatchOptions<Name extends Collection> {
   readonly kubernetes: Kubernetes;
   /** For people: `ConfigMap weir/weir`. */
   readonly what: string;
-  /** Of the collection: `/api/v1/namespaces/weir/configmaps`. */
-  readonly path: string;
-  readonly list: () => Promise<KubernetesListObject<Raw>>;
-  readonly labelSelector?: string;
-  readonly fieldSelector?: string;
+  readonly collection: Name;
+  readonly selection: Selection;
   /** Is given all that there is, first when it is known for the first time. */
-  readonly changed: (objects: readonly Raw[]) => void;
+  readonly changed: (objects: readonly ObjectOf<Name>[]) => void;
   readonly log: Logger;
 }
 
@@ -30,15 +27,15 @@ const SOUND_MS = 10_000;
  * was restored from a backup). While the API server is away, what was known last stays; the pauses grow, the more so
  * when it is there and cannot keep up, and are not the same on two nodes.
  */
-export class ObjectWatch<Raw extends KubernetesObject> {
-  readonly #options: ObjectWatchOptions<Raw>;
+export class ObjectWatch<Name extends Collection> {
+  readonly #options: ObjectWatchOptions<Name>;
   readonly #stop = new AbortController();
-  readonly #objects = new Map<string, Raw>();
+  readonly #objects = new Map<string, ObjectOf<Name>>();
   #pause = FIRST_PAUSE_MS;
   #isScheduled = false;
   #isAway = false;
 
-  constructor(options: ObjectWatchOptions<Raw>) {
+  constructor(options: ObjectWatchOptions<Name>) {
     this.#options = options;
     void this.#run();
   }
@@ -68,8 +65,8 @@ export class ObjectWatch<Raw extends KubernetesObject> {
 
   /** Returns when the watch has ended as watches do. @throws Error of the API. */
   async #listAndWatch(): Promise<void> {
-    const { kubernetes, path, list, labelSelector, fieldSelector } = this.#options;
-    const { items, metadata } = await list();
+    const { kubernetes, collection, selection } = this.#options;
+    const { items, metadata } = await kubernetes.list(collection, selection);
     if (this.#stop.signal.aborted) return;
     this.#objects.clear();
     for (const object of items) this.#objects.set(keyOf(object), object);
@@ -81,25 +78,25 @@ export class ObjectWatch<Raw extends KubernetesObject> {
       isOver = true;
       ended.resolve(error);
     };
-    const query = { resourceVersion: metadata?.resourceVersion, labelSelector, fieldSelector, ...BOOKMARKS };
-    const onEvent = (type: string, object: Raw & { readonly message?: string }): void => {
+    const since = { ...selection, resourceVersion: metadata?.resourceVersion };
+    const onEvent = (type: string, object: ObjectOf<Name> & { readonly message?: string }): void => {
       if (type === 'ERROR') end(new Error(object.message ?? 'the API server ended the watch'));
       else if (type !== 'BOOKMARK') this.#onChange(type, object);
     };
-    const request = await kubernetes.watch.watch(path, query, onEvent, end);
+    const request = await kubernetes.watch(collection, since, onEvent, end);
     const onStop = (): void => request.abort();
     this.#stop.signal.addEventListener('abort', onStop);
     if (this.#stop.signal.aborted) onStop();
     if (!isOver) this.#tellAgain();
-    const since = performance.now();
+    const stoodAt = performance.now();
     const error = await ended.promise;
     request.abort();
     this.#stop.signal.removeEventListener('abort', onStop);
-    if (performance.now() - since > SOUND_MS) this.#pause = FIRST_PAUSE_MS;
+    if (performance.now() - stoodAt > SOUND_MS) this.#pause = FIRST_PAUSE_MS;
     if (error instanceof Error && error.name !== 'TimeoutError') throw error;
   }
 
-  #onChange(type: string, object: Raw): void {
+  #onChange(type: string, object: ObjectOf<Name>): void {
     if (type === 'DELETED') this.#objects.delete(keyOf(object));
     else this.#objects.set(keyOf(object), object);
     this.#publishSoon();
@@ -136,9 +133,6 @@ function isFromBusyServer(error: unknown): boolean {
   return status === 429 || status === 504 || error.name === 'TimeoutError';
 }
 
-/** The API server then sends something about every minute, so that a connection that is dead is told from a quiet one. */
-const BOOKMARKS = { allowWatchBookmarks: true };
-
-function keyOf({ metadata }: KubernetesObject): string {
+function keyOf({ metadata }: ObjectOf<Collection>): string {
   return `${metadata?.namespace ?? ''}/${metadata?.name ?? ''}`;
 }

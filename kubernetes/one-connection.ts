@@ -3,7 +3,10 @@ import { KubeConfig, type RequestContext } from '@kubernetes/client-node';
 type Dispatcher = NonNullable<ReturnType<RequestContext['getDispatcher']>>;
 type Compose = Parameters<Dispatcher['compose']>[0];
 type Interceptor = Extract<Compose, (...parameters: never[]) => unknown>;
+type Options = ReturnType<KubeConfig['createDispatcherOptions']>;
 type Handler = Parameters<Dispatcher['dispatch']>[1];
+
+const NONE: Options = { type: 'none' };
 
 /**
  * Has all requests of a program, watches included, share one connection where the API server speaks HTTP/2. By
@@ -15,11 +18,19 @@ type Handler = Parameters<Dispatcher['dispatch']>[1];
 export class OneConnection extends KubeConfig {
   #shared: Dispatcher | undefined;
 
+  /** Which also reads the files of the service account again. */
   override async applySecurityAuthentication(context: RequestContext): Promise<void> {
-    // Which reads the files of the service account again, and makes a dispatcher with them.
+    const before = this.#shared;
     await super.applySecurityAuthentication(context);
+    // Of two requests at once, the first that comes here makes it for both.
     this.#shared ??= this.#watched(context.getDispatcher());
-    if (this.#shared !== undefined) context.setDispatcher(this.#shared);
+    const shared = this.#shared ?? before;
+    if (shared !== undefined) context.setDispatcher(shared);
+  }
+
+  /** One more dispatcher for each request is not made while there is one that they share. */
+  override createDispatcherOptions(...given: Parameters<KubeConfig['createDispatcherOptions']>) {
+    return this.#shared === undefined ? super.createDispatcherOptions(...given) : NONE;
   }
 
   #watched(dispatcher: Dispatcher | undefined): Dispatcher | undefined {

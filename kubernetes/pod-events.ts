@@ -1,6 +1,6 @@
 import type { Logger } from 'pino';
+import type { Kubernetes } from './api.ts';
 import { apiProblem, type ObjectName } from './client.ts';
-import type { WebhookApi } from './webhook-api.ts';
 
 /** Something to be said under a Pod, as `kubectl describe pod` shows it. */
 export interface PodEvent {
@@ -18,14 +18,14 @@ const PER_MS = 10_000;
 
 /** Warnings under Pods: so many in a while and no more, and none that anybody waits for. */
 export class PodEvents {
-  readonly #api: Pick<WebhookApi, 'core'>;
+  readonly #kubernetes: Kubernetes;
   readonly #reporter: string;
   readonly #log: Logger;
   #since = Number.NEGATIVE_INFINITY;
   #count = 0;
 
-  constructor(api: Pick<WebhookApi, 'core'>, reporter: string, log: Logger) {
-    this.#api = api;
+  constructor(kubernetes: Kubernetes, reporter: string, log: Logger) {
+    this.#kubernetes = kubernetes;
     this.#reporter = reporter;
     this.#log = log;
   }
@@ -47,11 +47,11 @@ export class PodEvents {
   /** Never rejects. */
   async #create({ pod, reason, message }: PodEvent): Promise<void> {
     const { namespace, name, uid } = pod;
-    const now = new Date();
+    const now = new Date().toISOString();
     try {
-      await this.#api.core.createNamespacedEvent({
-        namespace,
-        body: {
+      await this.#kubernetes.create(
+        'events',
+        {
           metadata: { generateName: `${name.slice(0, 200)}.`, namespace },
           involvedObject: { kind: 'Pod', apiVersion: 'v1', namespace, name, uid },
           type: 'Warning',
@@ -63,7 +63,8 @@ export class PodEvents {
           lastTimestamp: now,
           count: 1,
         },
-      });
+        namespace,
+      );
     } catch (error) {
       this.#log.warn({ err: apiProblem(`report ${reason}`, error), namespace, pod: name }, message);
     }

@@ -1,27 +1,26 @@
-import { PatchStrategy, setHeaderOptions, type V1Pod } from '@kubernetes/client-node';
 import type { Logger } from 'pino';
-import { apiProblem, type Kubernetes, type ObjectName, statusOf } from './client.ts';
+import type { Kubernetes, ObjectOf } from './api.ts';
+import { apiProblem, type ObjectName, statusOf } from './client.ts';
 import { ObjectWatch } from './object-watch.ts';
-import type { WebhookApi } from './webhook-api.ts';
 
 /** A Pod that is on no node yet. */
 const UNSCHEDULED = 'spec.nodeName=';
-const JSON_PATCH = setHeaderOptions('Content-Type', PatchStrategy.JsonPatch);
+
+type Pod = ObjectOf<'pods'>;
 
 /** The Pods that wait for a node, in memory: what a scheduler binds next is among them. */
 export class WaitingPods {
-  readonly #watch: ObjectWatch<V1Pod>;
-  #pods: readonly V1Pod[] | undefined;
+  readonly #watch: ObjectWatch<'pods'>;
+  #pods: readonly Pod[] | undefined;
   /** Made when it is needed: there may be many changes between two questions. */
-  #byName: ReadonlyMap<string, V1Pod> | undefined;
+  #byName: ReadonlyMap<string, Pod> | undefined;
 
   constructor(kubernetes: Kubernetes, log: Logger, known: () => void) {
-    this.#watch = new ObjectWatch<V1Pod>({
+    this.#watch = new ObjectWatch<'pods'>({
       kubernetes,
       what: 'Pods that wait for a node',
-      path: '/api/v1/pods',
-      list: () => kubernetes.core.listPodForAllNamespaces({ fieldSelector: UNSCHEDULED }),
-      fieldSelector: UNSCHEDULED,
+      collection: 'pods',
+      selection: { fieldSelector: UNSCHEDULED },
       changed: (pods) => {
         this.#pods = pods;
         this.#byName = undefined;
@@ -31,7 +30,7 @@ export class WaitingPods {
     });
   }
 
-  find({ namespace, name }: ObjectName): V1Pod | undefined {
+  find({ namespace, name }: ObjectName): Pod | undefined {
     this.#byName ??= new Map((this.#pods ?? []).map((pod) => [keyOf(pod), pod]));
     return this.#byName.get(`${namespace}/${name}`);
   }
@@ -43,14 +42,14 @@ export class WaitingPods {
 
 /** `undefined` when there is no such Pod. @throws Error of the API. */
 export async function readPod(
-  { core }: Pick<WebhookApi, 'core'>,
-  place: ObjectName,
-): Promise<V1Pod | undefined> {
+  kubernetes: Kubernetes,
+  { namespace, name }: ObjectName,
+): Promise<Pod | undefined> {
   try {
-    return await core.readNamespacedPod({ namespace: place.namespace, name: place.name });
+    return await kubernetes.read('pods', { namespace, name });
   } catch (error) {
     if (statusOf(error) === 404) return undefined;
-    throw apiProblem(`read Pod ${place.namespace}/${place.name}`, error);
+    throw apiProblem(`read Pod ${namespace}/${name}`, error);
   }
 }
 
@@ -60,12 +59,12 @@ export async function readPod(
  * @returns `changed` when one of the patch's tests fails. @throws Error of the API.
  */
 export async function patchPod(
-  { core }: Pick<WebhookApi, 'core'>,
+  kubernetes: Kubernetes,
   { namespace, name }: ObjectName,
   patch: readonly object[],
 ): Promise<'patched' | 'changed' | 'gone'> {
   try {
-    await core.patchNamespacedPod({ namespace, name, body: patch }, JSON_PATCH);
+    await kubernetes.patch('pods', { namespace, name }, { json: patch });
     return 'patched';
   } catch (error) {
     const status = statusOf(error);
@@ -76,6 +75,6 @@ export async function patchPod(
   }
 }
 
-function keyOf({ metadata }: V1Pod): string {
+function keyOf({ metadata }: Pod): string {
   return `${metadata?.namespace ?? ''}/${metadata?.name ?? ''}`;
 }

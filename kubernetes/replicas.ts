@@ -1,6 +1,6 @@
-import type { V1EndpointSlice } from '@kubernetes/client-node';
 import type { Logger } from 'pino';
-import type { Kubernetes, ObjectName } from './client.ts';
+import type { Kubernetes, ObjectOf } from './api.ts';
+import type { ObjectName } from './client.ts';
 import { ObjectWatch } from './object-watch.ts';
 
 /** A Pod of the registry that is ready to be asked. */
@@ -19,16 +19,15 @@ export function watchReplicas(options: {
   readonly service: ObjectName;
   readonly changed: (replicas: readonly Replica[]) => void;
   readonly log: Logger;
-}): ObjectWatch<V1EndpointSlice> {
+}): ObjectWatch<'endpointslices'> {
   const { kubernetes, service, log } = options;
   const { namespace, name } = service;
   const labelSelector = `kubernetes.io/service-name=${name}`;
-  return new ObjectWatch<V1EndpointSlice>({
+  return new ObjectWatch<'endpointslices'>({
     kubernetes,
     what: `EndpointSlices of Service ${namespace}/${name}`,
-    path: `/apis/discovery.k8s.io/v1/namespaces/${namespace}/endpointslices`,
-    list: () => kubernetes.discovery.listNamespacedEndpointSlice({ namespace, labelSelector }),
-    labelSelector,
+    collection: 'endpointslices',
+    selection: { namespace, labelSelector },
     changed: (slices) => options.changed(readyReplicas(slices)),
     log,
   });
@@ -38,7 +37,7 @@ export function watchReplicas(options: {
  * The ready addresses in the slices, each Pod once: a dual-stack Service has a slice for each family.
  * A Pod without word of readiness is ready (k8s.io/api/discovery/v1, EndpointConditions.ready).
  */
-export function readyReplicas(slices: readonly V1EndpointSlice[]): readonly Replica[] {
+export function readyReplicas(slices: readonly ObjectOf<'endpointslices'>[]): readonly Replica[] {
   const replicas = new Map<string, Replica>();
   // IPv4 first, so that of a Pod with both it is that one that is kept.
   for (const slice of slices.toSorted((a, b) => a.addressType.localeCompare(b.addressType))) {

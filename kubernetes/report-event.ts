@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
-import { PatchStrategy, setHeaderOptions } from '@kubernetes/client-node';
 import type { Logger } from 'pino';
-import { apiProblem, type Kubernetes, type ObjectName, statusOf } from './client.ts';
+import type { Kubernetes } from './api.ts';
+import { apiProblem, type ObjectName, statusOf } from './client.ts';
 
 /** What an Event is about: an object of a namespace, or a node. */
 export type EventSubject =
@@ -29,18 +29,18 @@ const MAX_SUBJECT = 236;
  * Tells of something under `kubectl describe` and `kubectl get events`. Replicas that tell of the same thing within an
  * hour make one Event, which has the time of the last. Failing to tell is logged and is no error.
  */
-export async function reportEvent({ core }: Kubernetes, report: EventReport, log: Logger): Promise<void> {
+export async function reportEvent(kubernetes: Kubernetes, report: EventReport, log: Logger): Promise<void> {
   const { subject, type, reason, reporter } = report;
   const namespace = subject.kind === 'Node' ? NODE_EVENTS_NAMESPACE : subject.namespace;
   const message = report.message.slice(0, MAX_MESSAGE);
-  const now = new Date();
-  const hour = now.toISOString().slice(0, 13);
+  const now = new Date().toISOString();
+  const hour = now.slice(0, 13);
   const id = createHash('sha256').update(`${hour}\0${reason}\0${message}`).digest('hex').slice(0, 16);
   const name = `${subject.name.slice(0, MAX_SUBJECT).replace(/[.-]+$/, '')}.${id}`;
   try {
-    await core.createNamespacedEvent({
-      namespace,
-      body: {
+    await kubernetes.create(
+      'events',
+      {
         metadata: { name, namespace },
         involvedObject:
           subject.kind === 'Node'
@@ -55,16 +55,13 @@ export async function reportEvent({ core }: Kubernetes, report: EventReport, log
         lastTimestamp: now,
         count: 1,
       },
-    });
+      namespace,
+    );
   } catch (error) {
     const failed = (cause: unknown): void =>
       log.warn({ err: apiProblem(`report ${reason}`, cause) }, message);
     if (statusOf(error) !== 409) failed(error);
     else
-      await core
-        .patchNamespacedEvent({ namespace, name, body: { lastTimestamp: now } }, MERGE_PATCH)
-        .catch(failed);
+      await kubernetes.patch('events', { namespace, name }, { merge: { lastTimestamp: now } }).catch(failed);
   }
 }
-
-const MERGE_PATCH = setHeaderOptions('Content-Type', PatchStrategy.MergePatch);

@@ -1,7 +1,7 @@
 import { isIPv6 } from 'node:net';
-import type { V1Service } from '@kubernetes/client-node';
 import type { Logger } from 'pino';
-import { apiProblem, type Kubernetes, type ObjectName, statusOf } from './client.ts';
+import type { Kubernetes, ObjectOf } from './api.ts';
+import { apiProblem, type ObjectName, statusOf } from './client.ts';
 import { ObjectWatch } from './object-watch.ts';
 
 /** By its cluster IP, or by a port of the node itself. */
@@ -25,7 +25,7 @@ export async function serviceUrl(
   by: ReachedBy,
 ): Promise<string> {
   const place = placeOf(service);
-  const found = await kubernetes.core.readNamespacedService(service).catch((error: unknown) => {
+  const found = await kubernetes.read('services', service).catch((error: unknown) => {
     const problem = apiProblem(`read ${place}`, error);
     throw statusOf(error) === 404 ? problem : new AddressUnknown(problem.message, { cause: problem.cause });
   });
@@ -39,17 +39,16 @@ export function watchServiceUrl(options: {
   readonly by: ReachedBy;
   readonly changed: (url: string) => void;
   readonly log: Logger;
-}): ObjectWatch<V1Service> {
+}): ObjectWatch<'services'> {
   const { kubernetes, service, by, log } = options;
   const { namespace, name } = service;
   const fieldSelector = `metadata.name=${name}`;
   const place = placeOf(service);
-  return new ObjectWatch<V1Service>({
+  return new ObjectWatch<'services'>({
     kubernetes,
     what: place,
-    path: `/api/v1/namespaces/${namespace}/services`,
-    list: () => kubernetes.core.listNamespacedService({ namespace, fieldSelector }),
-    fieldSelector,
+    collection: 'services',
+    selection: { namespace, fieldSelector },
     changed: ([found]) => options.changed(found === undefined ? 'gone' : urlOrProblem(found, place, by)),
     log,
   });
@@ -59,7 +58,7 @@ function placeOf({ namespace, name }: ObjectName): string {
   return `Service ${namespace}/${name}`;
 }
 
-function urlOrProblem(service: V1Service, place: string, by: ReachedBy): string {
+function urlOrProblem(service: ObjectOf<'services'>, place: string, by: ReachedBy): string {
   try {
     return urlOfService(service, place, by);
   } catch (error) {
@@ -68,7 +67,7 @@ function urlOrProblem(service: V1Service, place: string, by: ReachedBy): string 
 }
 
 /** @throws Error when the Service has no such address. */
-export function urlOfService({ spec }: V1Service, place: string, by: ReachedBy): string {
+export function urlOfService({ spec }: ObjectOf<'services'>, place: string, by: ReachedBy): string {
   const port = spec?.ports?.[0];
   if (by.kind === 'nodePort') {
     if (port?.nodePort === undefined) throw new Error(`${place} has no node port; set nodePort.enabled`);

@@ -1,5 +1,5 @@
-import type { V1Pod } from '@kubernetes/client-node';
-import { apiProblem, type Kubernetes, statusOf } from './client.ts';
+import type { Kubernetes, ObjectOf } from './api.ts';
+import { apiProblem, statusOf } from './client.ts';
 
 /** What a Pod says of its image. */
 export type Pulled =
@@ -15,7 +15,7 @@ export interface TrialPod {
 
 /** @throws Error of the API. */
 export async function createTrialPod(
-  { core }: Kubernetes,
+  kubernetes: Kubernetes,
   options: {
     readonly namespace: string;
     readonly node: string;
@@ -25,7 +25,7 @@ export async function createTrialPod(
   },
 ): Promise<TrialPod> {
   const { namespace, node, image, owner } = options;
-  const body: V1Pod = {
+  const trial: ObjectOf<'pods'> = {
     metadata: {
       generateName: 'weir-verify-',
       namespace,
@@ -51,7 +51,7 @@ export async function createTrialPod(
     },
   };
   try {
-    const { metadata } = await core.createNamespacedPod({ namespace, body });
+    const { metadata } = await kubernetes.create('pods', trial, namespace);
     return { namespace, name: metadata?.name ?? '' };
   } catch (error) {
     throw apiProblem(`make a Pod on ${node}`, error);
@@ -59,9 +59,9 @@ export async function createTrialPod(
 }
 
 /** @throws Error of the API. */
-export async function pulledBy({ core }: Kubernetes, pod: TrialPod): Promise<Pulled> {
+export async function pulledBy(kubernetes: Kubernetes, pod: TrialPod): Promise<Pulled> {
   try {
-    return pulledOf(await core.readNamespacedPod(pod));
+    return pulledOf(await kubernetes.read('pods', pod));
   } catch (error) {
     throw apiProblem(`read Pod ${pod.name}`, error);
   }
@@ -80,7 +80,7 @@ const NOT_PULLED = new Set([
 const NOT_YET = new Set(['ContainerCreating', 'PodInitializing']);
 
 /** The image was pulled when the container has its ID, or could not be made or started: that comes after. */
-export function pulledOf({ status }: V1Pod): Pulled {
+export function pulledOf({ status }: ObjectOf<'pods'>): Pulled {
   const [container] = status?.containerStatuses ?? [];
   if (container !== undefined && container.imageID !== '') return { kind: 'pulled' };
   const waiting = container?.state?.waiting;
@@ -93,9 +93,9 @@ export function pulledOf({ status }: V1Pod): Pulled {
 }
 
 /** @throws Error of the API. */
-export async function deleteTrialPod({ core }: Kubernetes, pod: TrialPod): Promise<void> {
+export async function deleteTrialPod(kubernetes: Kubernetes, pod: TrialPod): Promise<void> {
   try {
-    await core.deleteNamespacedPod({ ...pod, gracePeriodSeconds: 0 });
+    await kubernetes.remove('pods', pod, { gracePeriodSeconds: 0 });
   } catch (error) {
     if (statusOf(error) !== 404) throw apiProblem(`delete Pod ${pod.name}`, error);
   }

@@ -1,6 +1,5 @@
-import type { V1Namespace } from '@kubernetes/client-node';
 import type { Logger } from 'pino';
-import type { Kubernetes } from './client.ts';
+import type { Kubernetes } from './api.ts';
 import { ObjectWatch } from './object-watch.ts';
 
 /** Tells of the namespaces that have an annotation with this value, whenever a namespace changes. */
@@ -10,13 +9,13 @@ export function watchAnnotatedNamespaces(options: {
   readonly value: string;
   readonly changed: (names: ReadonlySet<string>) => void;
   readonly log: Logger;
-}): ObjectWatch<V1Namespace> {
+}): ObjectWatch<'namespaces'> {
   const { kubernetes, annotation, value, changed, log } = options;
-  return new ObjectWatch<V1Namespace>({
+  return new ObjectWatch<'namespaces'>({
     kubernetes,
     what: 'Namespaces',
-    path: '/api/v1/namespaces',
-    list: () => kubernetes.core.listNamespace(),
+    collection: 'namespaces',
+    selection: {},
     changed: (namespaces) => {
       const found = namespaces.filter(({ metadata }) => metadata?.annotations?.[annotation] === value);
       changed(new Set(found.map(({ metadata }) => metadata?.name ?? '')));

@@ -1,12 +1,5 @@
-import type {
-  V1MutatingWebhook,
-  V1MutatingWebhookConfiguration,
-  V1OwnerReference,
-  V1ValidatingWebhook,
-  V1ValidatingWebhookConfiguration,
-} from '@kubernetes/client-node';
+import type { Kubernetes, ObjectOf } from './api.ts';
 import { apiProblem, statusOf } from './client.ts';
-import type { WebhookApi } from './webhook-api.ts';
 
 /** Under which name the webhook is registered, and with which ClusterRole it goes. */
 export interface RegistrationPlace {
@@ -17,85 +10,47 @@ export interface RegistrationPlace {
 /** What is done, for the log. */
 export type Done = 'registered' | 'changed' | 'withdrawn' | 'kept';
 
+type Registry = 'mutatingwebhookconfigurations' | 'validatingwebhookconfigurations';
+/** What both kinds know; `reinvocationPolicy` is for those that change objects. */
+type Webhook = NonNullable<ObjectOf<'mutatingwebhookconfigurations'>['webhooks']>[number];
+
 /**
- * Registers webhooks that change objects, as they are given here: what somebody changed by hand is put right. None
- * takes the registration away.
+ * Registers webhooks, as they are given here: what somebody changed by hand is put right. None takes the registration
+ * away.
  *
+ * @param registry of those that change objects, or of those that let pass or refuse.
  * @throws Error of the API.
  */
-export function registerMutating(
-  { admission, rbac }: WebhookApi,
-  place: RegistrationPlace,
-  webhooks: readonly V1MutatingWebhook[],
-): Promise<Done> {
-  const { name } = place;
-  return register(rbac, place, webhooks, {
-    what: `MutatingWebhookConfiguration ${name}`,
-    read: () => admission.readMutatingWebhookConfiguration({ name }),
-    create: (body) => admission.createMutatingWebhookConfiguration({ body }),
-    replace: (body) => admission.replaceMutatingWebhookConfiguration({ name, body }),
-    remove: () => admission.deleteMutatingWebhookConfiguration({ name }),
-  });
-}
-
-/** As {@link registerMutating}, for webhooks that let pass or refuse. @throws Error of the API. */
-export function registerValidating(
-  { admission, rbac }: WebhookApi,
-  place: RegistrationPlace,
-  webhooks: readonly V1ValidatingWebhook[],
-): Promise<Done> {
-  const { name } = place;
-  return register(rbac, place, webhooks, {
-    what: `ValidatingWebhookConfiguration ${name}`,
-    read: () => admission.readValidatingWebhookConfiguration({ name }),
-    create: (body) => admission.createValidatingWebhookConfiguration({ body }),
-    replace: (body) => admission.replaceValidatingWebhookConfiguration({ name, body }),
-    remove: () => admission.deleteValidatingWebhookConfiguration({ name }),
-  });
-}
-
-type Configuration = V1MutatingWebhookConfiguration | V1ValidatingWebhookConfiguration;
-
-interface Registered<Kind extends Configuration> {
-  readonly what: string;
-  readonly read: () => Promise<Kind>;
-  readonly create: (
-    body: Pick<Kind, 'metadata'> & { webhooks: NonNullable<Kind['webhooks']> },
-  ) => Promise<unknown>;
-  readonly replace: (body: Kind) => Promise<unknown>;
-  readonly remove: () => Promise<unknown>;
-}
-
-async function register<Kind extends Configuration>(
-  rbac: WebhookApi['rbac'],
+export async function registerWebhooks(
+  kubernetes: Kubernetes,
+  registry: Registry,
   { name, clusterRole }: RegistrationPlace,
-  wanted: readonly NonNullable<Kind['webhooks']>[number][],
-  { what, read, create, replace, remove }: Registered<Kind>,
+  wanted: readonly Webhook[],
 ): Promise<Done> {
+  const webhooks = [...wanted];
   try {
-    const found = await orUndefined(read);
-    if (wanted.length === 0) {
+    const found = await orUndefined(() => kubernetes.read(registry, { name }));
+    if (webhooks.length === 0) {
       if (found === undefined) return 'kept';
-      await orUndefined(remove);
+      await orUndefined(() => kubernetes.remove(registry, { name }));
       return 'withdrawn';
     }
-    const webhooks: NonNullable<Kind['webhooks']> = [...wanted];
     if (found === undefined) {
-      await create({ metadata: { name, ownerReferences: [await ownerOf(rbac, clusterRole)] }, webhooks });
+      const ownerReferences = [await ownerOf(kubernetes, clusterRole)];
+      await kubernetes.create(registry, { metadata: { name, ownerReferences }, webhooks });
       return 'registered';
     }
     if (has(found.webhooks, webhooks)) return 'kept';
-    found.webhooks = webhooks;
-    await replace(found);
+    await kubernetes.replace(registry, { name }, { ...found, webhooks });
     return 'changed';
   } catch (error) {
-    throw apiProblem(`register ${what}`, error);
+    throw apiProblem(`register in ${registry} ${name}`, error);
   }
 }
 
 /** With which the registration goes when the release does. */
-async function ownerOf(rbac: WebhookApi['rbac'], name: string): Promise<V1OwnerReference> {
-  const { metadata } = await rbac.readClusterRole({ name });
+async function ownerOf(kubernetes: Kubernetes, name: string) {
+  const { metadata } = await kubernetes.read('clusterroles', { name });
   return { apiVersion: 'rbac.authorization.k8s.io/v1', kind: 'ClusterRole', name, uid: metadata?.uid ?? '' };
 }
 

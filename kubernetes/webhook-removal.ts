@@ -1,32 +1,32 @@
 import { selectorText } from './agents.ts';
-import { apiProblem, type Kubernetes, type ObjectName, statusOf } from './client.ts';
-import type { WebhookApi } from './webhook-api.ts';
+import type { Kubernetes } from './api.ts';
+import { apiProblem, type ObjectName, statusOf } from './client.ts';
 
 /** What selects the Pods of the webhook's Deployment; `undefined` when there is none. @throws Error of the API. */
 export async function webhookSelector(
-  { apps }: Kubernetes,
+  kubernetes: Kubernetes,
   deployment: ObjectName,
 ): Promise<string | undefined> {
   return orUndefined(`read Deployment ${deployment.namespace}/${deployment.name}`, async () => {
-    const { spec } = await apps.readNamespacedDeployment(deployment);
+    const { spec } = await kubernetes.read('deployments', deployment);
     return selectorText(spec?.selector ?? {});
   });
 }
 
 /** Deletes the Deployment; its Pods are told to stop while it is still there. @throws Error of the API. */
-export async function deleteWebhook({ apps }: Kubernetes, deployment: ObjectName): Promise<void> {
+export async function deleteWebhook(kubernetes: Kubernetes, deployment: ObjectName): Promise<void> {
   await orUndefined(`delete Deployment ${deployment.namespace}/${deployment.name}`, () =>
-    apps.deleteNamespacedDeployment({ ...deployment, propagationPolicy: 'Foreground' }),
+    kubernetes.remove('deployments', deployment, { propagationPolicy: 'Foreground' }),
   );
 }
 
 /** Takes away what the webhook has registered, as it is called. @throws Error of the API. */
-export async function withdrawRegistrations({ admission }: WebhookApi, name: string): Promise<void> {
+export async function withdrawRegistrations(kubernetes: Kubernetes, name: string): Promise<void> {
   await orUndefined(`delete MutatingWebhookConfiguration ${name}`, () =>
-    admission.deleteMutatingWebhookConfiguration({ name }),
+    kubernetes.remove('mutatingwebhookconfigurations', { name }),
   );
   await orUndefined(`delete ValidatingWebhookConfiguration ${name}`, () =>
-    admission.deleteValidatingWebhookConfiguration({ name }),
+    kubernetes.remove('validatingwebhookconfigurations', { name }),
   );
 }
 

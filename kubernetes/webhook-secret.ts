@@ -1,6 +1,6 @@
-import type { V1Secret } from '@kubernetes/client-node';
 import type { Logger } from 'pino';
-import { apiProblem, type Kubernetes, type ObjectName, statusOf } from './client.ts';
+import type { Kubernetes, ObjectOf } from './api.ts';
+import { apiProblem, type ObjectName, statusOf } from './client.ts';
 import { ObjectWatch } from './object-watch.ts';
 
 /** What a Secret holds, as text, and which version of it this is. */
@@ -16,25 +16,24 @@ export function watchSecret(options: {
   readonly secret: ObjectName;
   readonly changed: (text: SecretText) => void;
   readonly log: Logger;
-}): ObjectWatch<V1Secret> {
+}): ObjectWatch<'secrets'> {
   const { kubernetes, secret, log } = options;
   const { namespace, name } = secret;
   const fieldSelector = `metadata.name=${name}`;
-  return new ObjectWatch<V1Secret>({
+  return new ObjectWatch<'secrets'>({
     kubernetes,
     what: `Secret ${namespace}/${name}`,
-    path: `/api/v1/namespaces/${namespace}/secrets`,
-    list: () => kubernetes.core.listNamespacedSecret({ namespace, fieldSelector }),
-    fieldSelector,
+    collection: 'secrets',
+    selection: { namespace, fieldSelector },
     changed: ([found]) => options.changed(textOf(found)),
     log,
   });
 }
 
 /** @throws Error of the API. */
-export async function readSecret({ core }: Kubernetes, secret: ObjectName): Promise<SecretText> {
+export async function readSecret(kubernetes: Kubernetes, secret: ObjectName): Promise<SecretText> {
   try {
-    return textOf(await core.readNamespacedSecret(secret));
+    return textOf(await kubernetes.read('secrets', secret));
   } catch (error) {
     if (statusOf(error) === 404) return textOf(undefined);
     throw apiProblem(`read Secret ${secret.namespace}/${secret.name}`, error);
@@ -47,7 +46,7 @@ export async function readSecret({ core }: Kubernetes, secret: ObjectName): Prom
  * @returns `false` when somebody was faster. @throws Error of the API.
  */
 export async function writeSecret(
-  { core }: Kubernetes,
+  kubernetes: Kubernetes,
   secret: ObjectName,
   data: Readonly<Record<string, string>>,
   version: string,
@@ -58,14 +57,14 @@ export async function writeSecret(
   );
   try {
     if (version === '') {
-      await core.createNamespacedSecret({ namespace, body: { metadata: { name }, data: encoded } });
+      await kubernetes.create('secrets', { metadata: { name }, data: encoded }, namespace);
       return true;
     }
-    const found = await core.readNamespacedSecret(secret);
+    const found = await kubernetes.read('secrets', secret);
     // Labels and whatever else the chart gave it stay.
     found.data = encoded;
     if (found.metadata !== undefined) found.metadata.resourceVersion = version;
-    await core.replaceNamespacedSecret({ ...secret, body: found });
+    await kubernetes.replace('secrets', secret, found);
     return true;
   } catch (error) {
     if (statusOf(error) === 409) return false;
@@ -73,7 +72,7 @@ export async function writeSecret(
   }
 }
 
-function textOf(secret: V1Secret | undefined): SecretText {
+function textOf(secret: ObjectOf<'secrets'> | undefined): SecretText {
   const data = Object.entries(secret?.data ?? {}).map(([key, text]): [string, string] => [
     key,
     Buffer.from(text, 'base64').toString('utf8'),

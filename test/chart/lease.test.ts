@@ -1,9 +1,10 @@
 // The Lease by which nodes have their turns, kept by a real API server.
 
 import assert from 'node:assert/strict';
+import process from 'node:process';
 import { after, before, describe, it } from 'node:test';
-import { CoordinationV1Api, KubeConfig } from '@kubernetes/client-node';
 import { pino } from 'pino';
+import { connectKubernetes } from '../../kubernetes/client.ts';
 import { type LeaseOptions, takeLease } from '../../kubernetes/lease.ts';
 import { makeScratch, removeScratch } from '../tools/scratch.ts';
 import { type ApiServer, startApiServer } from './api-server.ts';
@@ -20,11 +21,10 @@ describe('a Lease of a real API server', { skip: (await missing()) !== undefined
   before(async () => {
     scratch = await makeScratch();
     server = await startApiServer(scratch);
-    const kubeConfig = new KubeConfig();
-    kubeConfig.loadFromFile(server.kubeconfig);
-    const coordination = kubeConfig.makeApiClient(CoordinationV1Api);
+    process.env['KUBECONFIG'] = server.kubeconfig;
+    const kubernetes = connectKubernetes('test');
     options = (holder) => ({
-      kubernetes: { coordination },
+      kubernetes,
       lease: { namespace: 'default', name: 'turn' },
       holder,
       durationMs: 1_000,

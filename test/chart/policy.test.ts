@@ -1,18 +1,16 @@
 // What holds an agent to its own node, and there to what is weir's: with tokens as the kubelet gives them to Pods.
 
 import assert from 'node:assert/strict';
-import { copyFile, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
-import process from 'node:process';
 import { after, before, suite, test } from 'node:test';
-import { PatchStrategy, setHeaderOptions } from '@kubernetes/client-node';
+import { CoreV1Api, PatchStrategy, setHeaderOptions } from '@kubernetes/client-node';
 import { pino } from 'pino';
 import { CHART, render, runTool } from '../../charts/helm.ts';
-import { apiProblem, connectKubernetes, type Kubernetes } from '../../kubernetes/client.ts';
+import { apiProblem } from '../../kubernetes/client.ts';
 import { NodeEvents } from '../../kubernetes/node-events.ts';
 import { NodeReporter } from '../../kubernetes/node-report.ts';
 import { eventually } from '../containerd/weir.ts';
 import { makeScratch, removeScratch } from '../tools/scratch.ts';
+import { ADMINISTRATOR, clientAs, connectAs, createObject, tokenOf } from './account.ts';
 import { type ApiServer, startApiServer } from './api-server.ts';
 
 const OWN = 'node-1';
@@ -20,7 +18,6 @@ const OTHER = 'node-2';
 const NAMESPACE = 'mirrors';
 const ACCOUNT = 'weir-agent';
 /** The token of somebody who may do everything. */
-const ADMINISTRATOR = 'administrator';
 const KIND = 'admissionregistration.k8s.io/v1/ValidatingAdmissionPolicy';
 const MERGE_PATCH = setHeaderOptions('Content-Type', PatchStrategy.MergePatch);
 
@@ -40,7 +37,7 @@ suite('an agent in a cluster', () => {
     // There is nobody here who would make the Pods of the DaemonSet, or these accounts.
     await create({ kind: 'ServiceAccount', metadata: { name: 'other', namespace: NAMESPACE } });
     for (const name of [ACCOUNT, 'other']) await create(podOf(name));
-    token = await tokenOf(ACCOUNT);
+    token = await podToken(ACCOUNT);
     const isObeyed = (): Promise<boolean> =>
       attempt(token, OWN, { metadata: { labels: { a: 'b' } } }).then((refusal) => refusal !== undefined);
     await eventually('the API server obeys the policy', isObeyed);
@@ -50,30 +47,15 @@ suite('an agent in a cluster', () => {
     await removeScratch(scratch);
   });
 
-  const create = async (object: object): Promise<void> => {
-    const file = join(scratch, 'object.json');
-    await writeFile(file, JSON.stringify({ apiVersion: 'v1', ...object }));
-    await api.kubectl('create', '--filename', file);
-  };
-  const tokenOf = (account: string, ...flags: readonly string[]): Promise<string> => {
-    const pod = ['--bound-object-kind', 'Pod', '--bound-object-name', account];
-    const bound = flags.length > 0 ? flags : pod;
-    return api
-      .kubectl('create', 'token', account, '--namespace', NAMESPACE, ...bound)
-      .then((text) => text.trim());
-  };
-  /** The API as the owner of a token sees it. */
-  const as = async (owner: string): Promise<Kubernetes> => {
-    const file = join(scratch, 'kubeconfig.yaml');
-    await copyFile(api.kubeconfig, file);
-    const user = ['set-credentials', 'administrator', '--token', owner];
-    await api.kubectl('--kubeconfig', file, 'config', ...user);
-    process.env['KUBECONFIG'] = file;
-    return connectKubernetes('test');
+  const create = (object: object): Promise<void> => createObject(api, scratch, object);
+  /** Of the Pod with the account's name. */
+  const podToken = (account: string): Promise<string> => {
+    const bound = ['--bound-object-kind', 'Pod', '--bound-object-name', account];
+    return tokenOf(api, NAMESPACE, account, ...bound);
   };
   /** What the API server says against a patch; nothing is changed by it. `undefined`: nothing. */
   const attempt = async (owner: string, name: string, body: object): Promise<string | undefined> => {
-    const { core } = await as(owner);
+    const core = (await clientAs(owner, api, scratch)).makeApiClient(CoreV1Api);
     try {
       await core.patchNode({ name, body, dryRun: 'All' }, MERGE_PATCH);
       return undefined;
@@ -132,7 +114,7 @@ suite('an agent in a cluster', () => {
   });
 
   test('is held to the keys alone where its token names no node', async () => {
-    const unbound = await tokenOf(ACCOUNT, '--duration', '1h');
+    const unbound = await tokenOf(api, NAMESPACE, ACCOUNT, '--duration', '1h');
     assert.equal(await attempt(unbound, OTHER, mine('configured')), undefined);
     assert.match(
       (await attempt(unbound, OTHER, { spec: { unschedulable: true } })) ?? '',
@@ -143,12 +125,12 @@ suite('an agent in a cluster', () => {
   test('is the only one that is held', async () => {
     const role = ['clusterrolebinding', 'other', `--clusterrole=${ACCOUNT}`];
     await api.kubectl('create', ...role, `--serviceaccount=${NAMESPACE}:other`);
-    const other = await tokenOf('other');
+    const other = await podToken('other');
     for (const [, patch] of refusals) assert.equal(await attempt(other, OTHER, patch), undefined);
   });
 
   test('reports and leaves with the rights that the chart gives it', async (t) => {
-    const kubernetes = await as(token);
+    const kubernetes = await connectAs(token, api, scratch);
     const log = pino({ level: 'silent' });
     const events = new NodeEvents({ kubernetes, node: OWN, reporter: 'weir-agent', log });
     const reporter = new NodeReporter(kubernetes, OWN, log, { events, gatherMs: 1 });

@@ -1,20 +1,18 @@
 // What holds the webhook's account to images of Pods that wait for a node, and there to the mirror's.
 
 import assert from 'node:assert/strict';
-import { writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
 import { after, before, suite, test } from 'node:test';
-import { PatchStrategy, setHeaderOptions } from '@kubernetes/client-node';
+import { CoreV1Api, PatchStrategy, setHeaderOptions } from '@kubernetes/client-node';
 import { CHART, render, runTool } from '../../charts/helm.ts';
 import { parseConfig } from '../../config/parse.ts';
-import { apiProblem, type Kubernetes } from '../../kubernetes/client.ts';
+import { apiProblem } from '../../kubernetes/client.ts';
 import { patchPod } from '../../kubernetes/pod-index.ts';
 import { imagesOf, podSchema } from '../../webhook/pod.ts';
 import { podPatch } from '../../webhook/pod-patch.ts';
 import { settle } from '../../webhook/settlement.ts';
 import { eventually } from '../containerd/weir.ts';
 import { makeScratch, removeScratch } from '../tools/scratch.ts';
-import { ADMINISTRATOR, connectAs, tokenOf } from './account.ts';
+import { ADMINISTRATOR, clientAs, connectAs, createObject, tokenOf } from './account.ts';
 import { type ApiServer, startApiServer } from './api-server.ts';
 import { flagsOf } from './cases.ts';
 
@@ -66,15 +64,12 @@ suite("the webhook's account in a cluster", () => {
     await removeScratch(scratch);
   });
 
-  const create = async (object: object): Promise<void> => {
-    const file = join(scratch, 'object.json');
-    await writeFile(file, JSON.stringify({ apiVersion: 'v1', ...object }));
-    await api.kubectl('create', '--filename', file);
-  };
-  const as = (owner: string): Promise<Kubernetes> => connectAs(owner, api, scratch);
+  const create = (object: object): Promise<void> => createObject(api, scratch, object);
+  const as = async (owner: string): Promise<CoreV1Api> =>
+    (await clientAs(owner, api, scratch)).makeApiClient(CoreV1Api);
   /** What the API server says against a patch; nothing is changed by it. `undefined`: nothing. */
   const attempt = async (owner: string, body: object, name = 'waiting'): Promise<string | undefined> => {
-    const { core } = await as(owner);
+    const core = await as(owner);
     try {
       await core.patchNamespacedPod({ namespace: APPS, name, body, dryRun: 'All' }, MERGE_PATCH);
       return undefined;
@@ -84,8 +79,8 @@ suite("the webhook's account in a cluster", () => {
   };
   /** Has the webhook settle what a Pod's images are called, as it does when the Pod gets a node. */
   const settleAs = async (owner: string, name: string, node: 'any' | 'mirrored'): Promise<string> => {
-    const kubernetes = await as(owner);
-    const pod = podSchema.parse(await kubernetes.core.readNamespacedPod({ namespace: APPS, name }));
+    const kubernetes = await connectAs(owner, api, scratch);
+    const pod = podSchema.parse(await kubernetes.read('pods', { namespace: APPS, name }));
     const images = imagesOf(pod);
     const settled = await settle({ pod, images, node, isMade: true, config, registry, probe: everything });
     const patch = podPatch(pod, settled.changes, settled.originals, { isUnbound: true });
@@ -93,7 +88,7 @@ suite("the webhook's account in a cluster", () => {
     return patchPod(kubernetes, { namespace: APPS, name }, patch);
   };
   const imagesIn = async (name: string): Promise<string[]> => {
-    const { core } = await as(ADMINISTRATOR);
+    const core = await as(ADMINISTRATOR);
     return imagesOf(podSchema.parse(await core.readNamespacedPod({ namespace: APPS, name }))).map(
       ({ image }) => image,
     );

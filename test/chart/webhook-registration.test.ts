@@ -2,19 +2,21 @@
 
 import assert from 'node:assert/strict';
 import { after, before, suite, test } from 'node:test';
+import { AdmissionregistrationV1Api } from '@kubernetes/client-node';
 import { CHART, runTool } from '../../charts/helm.ts';
 import { parseConfig } from '../../config/parse.ts';
 import { apiProblem } from '../../kubernetes/client.ts';
-import { webhookApi } from '../../kubernetes/webhook-api.ts';
-import { registerMutating, registerValidating } from '../../kubernetes/webhook-registration.ts';
+import { registerWebhooks } from '../../kubernetes/webhook-registration.ts';
 import { configWebhook, podWebhooks } from '../../webhook/registration.ts';
 import { eventually } from '../containerd/weir.ts';
 import { makeScratch, removeScratch } from '../tools/scratch.ts';
-import { ADMINISTRATOR, connectAs, tokenOf } from './account.ts';
+import { ADMINISTRATOR, clientAs, connectAs, tokenOf } from './account.ts';
 import { type ApiServer, startApiServer } from './api-server.ts';
 
 const NAMESPACE = 'mirrors';
 const NAME = 'weir-webhook';
+const MUTATING = 'mutatingwebhookconfigurations';
+const VALIDATING = 'validatingwebhookconfigurations';
 const { config } = parseConfig('upstreams: { docker.io: {} }\n');
 const options = { service: { namespace: NAMESPACE, name: NAME, port: 443 }, authorities: '' };
 const edits = configWebhook({ namespace: NAMESPACE, name: 'weir' }, options);
@@ -42,7 +44,8 @@ suite("the webhook's account among registrations", () => {
 
   /** What the API server says against a registration, which is not made. `undefined`: nothing. */
   const attempt = async (owner: string, changes: object, kind = 'mutating'): Promise<string | undefined> => {
-    const { admission } = webhookApi(await connectAs(owner, api, scratch), 'test');
+    const client = await clientAs(owner, api, scratch);
+    const admission = client.makeApiClient(AdmissionregistrationV1Api);
     const metadata = { name: NAME };
     try {
       if (kind === 'mutating') {
@@ -59,16 +62,20 @@ suite("the webhook's account among registrations", () => {
   };
 
   test('may register what the webhook registers, change it and withdraw it', async () => {
-    const webhooks = webhookApi(await connectAs(token, api, scratch), 'test');
+    const kubernetes = await connectAs(token, api, scratch);
     const place = { name: NAME, clusterRole: NAME };
+    const register = (
+      registry: typeof MUTATING | typeof VALIDATING,
+      webhooks: Parameters<typeof registerWebhooks>[3],
+    ) => registerWebhooks(kubernetes, registry, place, webhooks);
     const [some, all] = (['auto', 'always'] as const).map((mode) =>
       podWebhooks(mode, { ...options, config }),
     );
-    assert.equal(await registerMutating(webhooks, place, some ?? []), 'registered');
-    assert.equal(await registerMutating(webhooks, place, all ?? []), 'changed');
-    assert.equal(await registerMutating(webhooks, place, []), 'withdrawn');
-    assert.equal(await registerValidating(webhooks, place, [edits]), 'registered');
-    assert.equal(await registerValidating(webhooks, place, []), 'withdrawn');
+    assert.equal(await register(MUTATING, some ?? []), 'registered');
+    assert.equal(await register(MUTATING, all ?? []), 'changed');
+    assert.equal(await register(MUTATING, []), 'withdrawn');
+    assert.equal(await register(VALIDATING, [edits]), 'registered');
+    assert.equal(await register(VALIDATING, []), 'withdrawn');
   });
 
   const [pods] = podWebhooks('always', { ...options, config });

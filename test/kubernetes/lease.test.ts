@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
+import process from 'node:process';
 import { type TestContext, test } from 'node:test';
-import { CoordinationV1Api, KubeConfig } from '@kubernetes/client-node';
 import { pino } from 'pino';
 import * as z from 'zod';
+import { connectKubernetes } from '../../kubernetes/client.ts';
 import { type LeaseOptions, takeLease } from '../../kubernetes/lease.ts';
 import { until } from '../agent/scripted-replica.ts';
 import { type ApiRequest, refuse, ScriptedApi } from './scripted-api.ts';
@@ -137,11 +138,10 @@ test('while the API server is away nobody takes it, and whoever no longer wants 
 async function api(t: TestContext) {
   const server = await ScriptedApi.start(t);
   server.fault = (request) => refuseOutdated(server, request);
-  const kubeConfig = new KubeConfig();
-  kubeConfig.loadFromFile(server.kubeconfig);
-  const coordination = kubeConfig.makeApiClient(CoordinationV1Api);
+  process.env['KUBECONFIG'] = server.kubeconfig;
+  const kubernetes = connectKubernetes('test');
   const options = (holder: string, durationMs = DURATION_MS): LeaseOptions => ({
-    kubernetes: { coordination },
+    kubernetes,
     lease: { namespace: 'weir', name: 'turn' },
     holder,
     durationMs,

@@ -1,7 +1,6 @@
 import assert from 'node:assert/strict';
 import process from 'node:process';
 import { suite, type TestContext, test } from 'node:test';
-import type { V1ConfigMap } from '@kubernetes/client-node';
 import { pino } from 'pino';
 import * as z from 'zod';
 import { connectKubernetes } from '../../kubernetes/client.ts';
@@ -119,12 +118,11 @@ async function watched(t: TestContext, quietMs?: number) {
   const lines: z.infer<typeof lineSchema>[] = [];
   let last: string | undefined;
   const fieldSelector = 'metadata.name=weir';
-  const watch = new ObjectWatch<V1ConfigMap>({
+  const watch = new ObjectWatch<'configmaps'>({
     kubernetes,
     what: 'ConfigMap weir/weir',
-    path: MAPS,
-    list: () => kubernetes.core.listNamespacedConfigMap({ namespace: 'weir', fieldSelector }),
-    fieldSelector,
+    collection: 'configmaps',
+    selection: { namespace: 'weir', fieldSelector },
     changed: ([found]) => {
       last = found?.data?.['config.yaml'] ?? 'nothing';
     },

@@ -1,17 +1,19 @@
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
-import type { V1EndpointSlice, V1Pod } from '@kubernetes/client-node';
 import { selectorText } from '../../kubernetes/agents.ts';
+import type { ObjectOf } from '../../kubernetes/api.ts';
 import { textIn } from '../../kubernetes/config-map.ts';
 import { readyReplicas } from '../../kubernetes/replicas.ts';
 import { urlOfService } from '../../kubernetes/service-address.ts';
 import { pulledOf } from '../../kubernetes/trial-pod.ts';
 
+type Slice = ObjectOf<'endpointslices'>;
+
 const slice = (
   addressType: string,
-  endpoints: V1EndpointSlice['endpoints'] & {},
-  ports: V1EndpointSlice['ports'] = [{ name: 'registry', port: 5000 }],
-): V1EndpointSlice => ({ addressType, endpoints, ports });
+  endpoints: Slice['endpoints'] & {},
+  ports: Slice['ports'] = [{ name: 'registry', port: 5000 }],
+): Slice => ({ addressType, endpoints, ports });
 
 const endpoint = (name: string, address: string, ready?: boolean) => ({
   addresses: [address],
@@ -98,7 +100,7 @@ suite("a Service's URL", () => {
   });
 });
 
-const pod = (imageID: string, reason?: string): V1Pod => ({
+const pod = (imageID: string, reason?: string): ObjectOf<'pods'> => ({
   status: {
     containerStatuses: [
       {

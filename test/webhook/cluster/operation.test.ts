@@ -2,8 +2,10 @@ import assert from 'node:assert/strict';
 import { X509Certificate } from 'node:crypto';
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import process from 'node:process';
 import { after, before, suite, test } from 'node:test';
 import { pino } from 'pino';
+import { connectKubernetes } from '../../../kubernetes/client.ts';
 import { Leader } from '../../../kubernetes/leader.ts';
 import { issue, makeAuthority } from '../../../webhook/x509.ts';
 import { freePort } from '../../containerd/port.ts';
@@ -19,7 +21,7 @@ suite('the webhook in a cluster', () => {
   let stage: Stage;
   let webhook: Child;
   const registered = async (): Promise<string[] | undefined> => {
-    const found = await stage.webhooks.admission
+    const found = await stage.admission
       .readMutatingWebhookConfiguration({ name: NAME })
       .catch(() => undefined);
     return found?.webhooks?.map(({ name }) => name);
@@ -36,7 +38,7 @@ suite('the webhook in a cluster', () => {
 
   test('is registered only while a node needs it, and goes with the release', async () => {
     await stage.makeNode('configured', { 'docker.io': 'configured' });
-    const { admission } = stage.webhooks;
+    const { admission } = stage;
     await eventually('edits are looked at', async () => {
       const { metadata } = await admission.readValidatingWebhookConfiguration({ name: NAME });
       assert.deepEqual(
@@ -63,7 +65,7 @@ suite('the webhook in a cluster', () => {
   });
 
   test('puts its registration right when somebody changes it', async () => {
-    const { admission } = stage.webhooks;
+    const { admission } = stage;
     const found = await admission.readMutatingWebhookConfiguration({ name: NAME });
     for (const one of found.webhooks ?? []) one.failurePolicy = 'Fail';
     await admission.replaceMutatingWebhookConfiguration({ name: NAME, body: found });
@@ -123,7 +125,7 @@ suite('the webhook in a cluster', () => {
       ['/readyz', '/metrics'].map(async (path) => (await fetch(new URL(path, url))).text()),
     );
     assert.equal(ready, 'ok\n');
-    const { data } = await stage.kubernetes.core.readNamespacedSecret({ namespace: NAMESPACE, name: NAME });
+    const { data } = await stage.core.readNamespacedSecret({ namespace: NAMESPACE, name: NAME });
     const { validTo } = new X509Certificate(Buffer.from(data?.['tls.crt'] ?? '', 'base64'));
     for (const line of [
       `weir_webhook_certificate_expiry_timestamp_seconds{certificate="serving"} ${Date.parse(validTo) / 1000}`,
@@ -136,7 +138,7 @@ suite('the webhook in a cluster', () => {
   });
 
   test('goes on with new certificates when its Secret is emptied', async () => {
-    const before = await stage.kubernetes.core.readNamespacedSecret({ namespace: NAMESPACE, name: NAME });
+    const before = await stage.core.readNamespacedSecret({ namespace: NAMESPACE, name: NAME });
     await stage.api.kubectl(
       'patch',
       'secret',
@@ -148,12 +150,12 @@ suite('the webhook in a cluster', () => {
       EMPTIED,
     );
     await eventually('there are others', async () => {
-      const { data } = await stage.kubernetes.core.readNamespacedSecret({ namespace: NAMESPACE, name: NAME });
+      const { data } = await stage.core.readNamespacedSecret({ namespace: NAMESPACE, name: NAME });
       return data?.['tls.crt'] !== undefined && data['tls.crt'] !== before.data?.['tls.crt'];
     });
     await eventually('the API server goes by them', async () => {
-      const { data } = await stage.kubernetes.core.readNamespacedSecret({ namespace: NAMESPACE, name: NAME });
-      const { webhooks = [] } = await stage.webhooks.admission.readMutatingWebhookConfiguration({
+      const { data } = await stage.core.readNamespacedSecret({ namespace: NAMESPACE, name: NAME });
+      const { webhooks = [] } = await stage.admission.readMutatingWebhookConfiguration({
         name: NAME,
       });
       return (
@@ -199,7 +201,7 @@ suite('the webhook in a cluster', () => {
     await writeFile(join(certDir, 'ca.crt'), identity.ca);
     webhook = await stage.startWebhook({ certDir });
     await eventually('the API server goes by them', async () => {
-      const { webhooks = [] } = await stage.webhooks.admission.readMutatingWebhookConfiguration({
+      const { webhooks = [] } = await stage.admission.readMutatingWebhookConfiguration({
         name: NAME,
       });
       return webhooks[0]?.clientConfig.caBundle === Buffer.from(identity.ca).toString('base64');
@@ -223,7 +225,7 @@ suite('the webhook in a cluster', () => {
     await put(at(-1));
     webhook = await stage.startWebhook({ certDir });
     await eventually('the API server goes by that authority', async () => {
-      const found = await stage.webhooks.admission.readMutatingWebhookConfiguration({ name: NAME });
+      const found = await stage.admission.readMutatingWebhookConfiguration({ name: NAME });
       const bundle = found.webhooks?.[0]?.clientConfig.caBundle ?? '';
       return Buffer.from(bundle, 'base64').toString().trim() === authority.cert.trim();
     });
@@ -244,12 +246,14 @@ suite('the webhook in a cluster', () => {
   });
 
   test('is led by one replica at a time, whatever they do', async () => {
+    process.env['KUBECONFIG'] = stage.api.kubeconfig;
+    const kubernetes = connectKubernetes('test');
     const lease = { namespace: NAMESPACE, name: 'other' };
     const leading = new Set<string>();
     let most = 0;
     const make = (identity: string): Leader =>
       new Leader({
-        kubernetes: stage.webhooks,
+        kubernetes,
         lease,
         identity,
         durationMs: 1_500,

@@ -92,7 +92,7 @@ suite('Pods in a cluster with a node that cannot be configured', () => {
   });
 
   test('get their own names back when their first binding fails and they come to another node', async () => {
-    const { admission } = stage.webhooks;
+    const { admission } = stage;
     const name = 'no-binding';
     const refusing = {
       name: 'no-binding.example.com',
@@ -113,7 +113,7 @@ suite('Pods in a cluster with a node that cannot be configured', () => {
     });
     if (refused === undefined) throw new Error('no binding was refused');
     const { name: pod = '', namespace = '' } = refused.metadata ?? {};
-    const waiting = await stage.kubernetes.core.readNamespacedPod({ name: pod, namespace });
+    const waiting = await stage.core.readNamespacedPod({ name: pod, namespace });
     assert.equal(imageOf(waiting), REWRITTEN, 'the patch went before the binding');
     assert.equal(waiting.spec?.nodeName, undefined);
     await admission.deleteValidatingWebhookConfiguration({ name });
@@ -146,7 +146,7 @@ suite('Pods in a cluster with a node that cannot be configured', () => {
     const pod = await stage.bind(await stage.makePod('absent:1'), 'fallback');
     const fieldSelector = `involvedObject.uid=${pod.metadata?.uid}`;
     await eventually('an Event tells', async () => {
-      const { items } = await stage.kubernetes.core.listNamespacedEvent({
+      const { items } = await stage.core.listNamespacedEvent({
         namespace: 'default',
         fieldSelector,
       });
@@ -199,5 +199,5 @@ async function debug(stage: Stage, { metadata }: V1Pod, name: string): Promise<V
     { name, image: IMAGE, terminationMessagePolicy: 'File', imagePullPolicy: 'Always' },
   ];
   const body = { spec: { ephemeralContainers } };
-  return stage.kubernetes.core.patchNamespacedPodEphemeralcontainers({ ...place, body }, STRATEGIC);
+  return stage.core.patchNamespacedPodEphemeralcontainers({ ...place, body }, STRATEGIC);
 }

@@ -6,9 +6,15 @@ import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import process from 'node:process';
 import { setTimeout as pause } from 'node:timers/promises';
-import { PatchStrategy, setHeaderOptions, type V1Pod, type V1PodSpec } from '@kubernetes/client-node';
-import { connectKubernetes, type Kubernetes } from '../../../kubernetes/client.ts';
-import { type WebhookApi, webhookApi } from '../../../kubernetes/webhook-api.ts';
+import {
+  AdmissionregistrationV1Api,
+  CoreV1Api,
+  KubeConfig,
+  PatchStrategy,
+  setHeaderOptions,
+  type V1Pod,
+  type V1PodSpec,
+} from '@kubernetes/client-node';
 import { type ApiServer, startApiServer } from '../../chart/api-server.ts';
 import { freePort } from '../../containerd/port.ts';
 import { makeImage } from '../../support/image.ts';
@@ -55,14 +61,15 @@ export interface MorePod {
 
 export class Stage {
   readonly api: ApiServer;
-  readonly kubernetes: Kubernetes;
-  readonly webhooks: WebhookApi;
+  readonly core: CoreV1Api;
+  readonly admission: AdmissionregistrationV1Api;
   readonly upstream: UpstreamRegistry;
   readonly mirror: Mirror;
   readonly front: Front;
   readonly #scratch: string;
   readonly #kubeconfig: string;
   readonly #port: number;
+  readonly #admin = new KubeConfig();
   readonly #started: Child[] = [];
   #count = 0;
 
@@ -81,9 +88,9 @@ export class Stage {
     this.#scratch = parts.scratch;
     this.#port = parts.port;
     this.#kubeconfig = join(parts.scratch, 'webhook-kubeconfig.json');
-    process.env['KUBECONFIG'] = this.api.kubeconfig;
-    this.kubernetes = connectKubernetes('test');
-    this.webhooks = webhookApi(this.kubernetes, 'test');
+    this.#admin.loadFromFile(this.api.kubeconfig);
+    this.core = this.#admin.makeApiClient(CoreV1Api);
+    this.admission = this.#admin.makeApiClient(AdmissionregistrationV1Api);
   }
 
   static async open(): Promise<Stage> {
@@ -134,10 +141,7 @@ export class Stage {
   /** Puts these lines beside the upstreams of the configuration. */
   async configure(lines: string): Promise<void> {
     const patch = { data: { 'config.yaml': `${upstreamsAt(this.upstream.url)}\n${lines}\n` } };
-    await this.kubernetes.core.patchNamespacedConfigMap(
-      { namespace: NAMESPACE, name: 'weir', body: patch },
-      MERGE,
-    );
+    await this.core.patchNamespacedConfigMap({ namespace: NAMESPACE, name: 'weir', body: patch }, MERGE);
   }
 
   /** A node as an agent would label it. */
@@ -154,16 +158,16 @@ export class Stage {
         : { 'weir.dev/mirror': isFallback ? 'fallback' : 'configured' }),
     };
     const annotations = { 'weir.dev/upstreams': JSON.stringify(states) };
-    await this.kubernetes.core.createNode({ body: { metadata: { name, labels, annotations } } });
+    await this.core.createNode({ body: { metadata: { name, labels, annotations } } });
     const status = {
       nodeInfo: { containerRuntimeVersion: options.runtime ?? 'containerd://2.3.7' },
       images: (options.images ?? []).map((image) => ({ names: [image] })),
     };
-    await this.kubernetes.core.patchNodeStatus({ name, body: { status } }, MERGE);
+    await this.core.patchNodeStatus({ name, body: { status } }, MERGE);
   }
 
   async makeNamespace(name: string, annotations: Readonly<Record<string, string>> = {}): Promise<void> {
-    const { core } = this.kubernetes;
+    const { core } = this;
     await core.createNamespace({ body: { metadata: { name, annotations } } });
     await core.createNamespacedServiceAccount({ namespace: name, body: { metadata: { name: 'default' } } });
   }
@@ -176,7 +180,7 @@ export class Stage {
       metadata: { name, annotations },
       spec: { automountServiceAccountToken: false, containers: [{ name: 'app', image }], ...spec },
     };
-    return this.webhooks.core.createNamespacedPod({ namespace, body });
+    return this.core.createNamespacedPod({ namespace, body });
   }
 
   /** Binds it, as a scheduler does, and gives the Pod as the kubelet would see it first. */
@@ -187,7 +191,7 @@ export class Stage {
 
   async read({ metadata }: V1Pod): Promise<V1Pod> {
     const { name = '', namespace = '' } = metadata ?? {};
-    return this.webhooks.core.readNamespacedPod({ name, namespace });
+    return this.core.readNamespacedPod({ name, namespace });
   }
 
   async bindOnly({ metadata }: V1Pod, node: string, { dryRun = false } = {}): Promise<void> {
@@ -196,7 +200,7 @@ export class Stage {
       metadata: { name, namespace, uid },
       target: { apiVersion: 'v1', kind: 'Node', name: node },
     };
-    const { core } = this.webhooks;
+    const { core } = this;
     // The client takes the answer, a Status, for a Binding.
     await core.createNamespacedPodBinding({ name, namespace, body, ...(dryRun ? { dryRun: 'All' } : {}) });
   }
@@ -207,7 +211,7 @@ export class Stage {
   }
 
   async #furnish(): Promise<void> {
-    const { core } = this.kubernetes;
+    const { core } = this;
     await this.makeNamespace(NAMESPACE);
     await core.createNamespacedServiceAccount({
       namespace: 'default',
@@ -225,12 +229,11 @@ export class Stage {
     const account = { namespace: NAMESPACE, name: NAME };
     const request = { apiVersion: 'authentication.k8s.io/v1', kind: 'TokenRequest', spec: { audiences: [] } };
     const { status } = await core.createNamespacedServiceAccountToken({ ...account, body: request });
-    const admin = this.kubernetes.watch.config;
     const config = {
       clusters: [
         {
           name: 'test',
-          cluster: { server: admin.getCurrentCluster()?.server, 'insecure-skip-tls-verify': true },
+          cluster: { server: this.#admin.getCurrentCluster()?.server, 'insecure-skip-tls-verify': true },
         },
       ],
       users: [{ name: 'test', user: { token: status?.token } }],
