@@ -43,7 +43,7 @@ export async function bundle(root: string): Promise<Bundle> {
     // A package's modules before its CommonJS: what is not used of them is left out.
     mainFields: ['module', 'main'],
     banner: { js: REQUIRE },
-    plugins: [treeShaken(/[\\/]node_modules[\\/]@kubernetes[\\/]client-node[\\/]/)],
+    plugins: [HTTP_BY_REQUIRE, treeShaken(/[\\/]node_modules[\\/]@kubernetes[\\/]client-node[\\/]/)],
     minifySyntax: true,
     minifyWhitespace: true,
     lineLimit: LINE_LIMIT,
@@ -61,6 +61,23 @@ export async function bundle(root: string): Promise<Bundle> {
     packages: packagesOf(metafile).map((directory) => join(root, directory)),
   };
 }
+
+/**
+ * Who imports Node's `http` as a module has Node load all of its `fetch`, which is 12 MB of memory for nothing: among what
+ * `http` exports are getters that do so, and a module's exports are read when it is made. `require` reads none.
+ */
+const HTTP_BY_REQUIRE: Plugin = {
+  name: 'http-by-require',
+  setup(builder) {
+    const namespace = 'by-require';
+    builder.onResolve({ filter: /^(?:node:)?http$/ }, ({ kind }) =>
+      kind === 'require-call' ? undefined : { path: 'node:http', namespace },
+    );
+    builder.onLoad({ filter: /^/, namespace }, ({ path }) => ({
+      contents: `module.exports = require(${JSON.stringify(path)})`,
+    }));
+  },
+};
 
 /**
  * Leaves out whatever is not used of a package whose modules do nothing but define, which its manifest does not say:
