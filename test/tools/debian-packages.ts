@@ -43,11 +43,8 @@ export async function unpackWithDependencies(
 ): Promise<void> {
   const options = await privateApt(workspace, suite);
   await run('apt-get', [...options, 'update'], { cwd: workspace });
-  // As if nothing were installed: what comes out is the same on every machine of the suite.
-  const nothing = join(workspace, 'status');
-  await writeFile(nothing, '');
   const install = ['install', '--print-uris', '--no-install-recommends', '--yes', ...packages];
-  const uris = await run('apt-get', [...options, '-o', `Dir::State::status=${nothing}`, ...install]);
+  const uris = await run('apt-get', [...options, ...install]);
   const names = [...uris.matchAll(/^'\S+' ([^_\s]+)_\S+\.deb /gm)].flatMap(([, name]) => name ?? []);
   await download(
     options,
@@ -75,13 +72,18 @@ async function privateApt(directory: string, suite: string): Promise<string[]> {
   const cache = join(directory, 'cache');
   const sources = join(directory, 'sources.list');
   const settings = join(directory, 'apt.conf');
+  const installed = join(directory, 'status');
   for (const path of [join(lists, 'partial'), join(cache, 'archives/partial')])
     await mkdir(path, { recursive: true });
   await writeFile(sources, `${source}\n`);
+  await writeFile(installed, '');
   const lines = [
     `Dir::Etc::SourceList "${sources}";`,
     'Dir::Etc::SourceParts "/dev/null";',
     `Dir::State::lists "${lists}";`,
+    // As if nothing were: what comes out is the same on every machine of the suite, and a version that this machine has
+    // from elsewhere is not wanted here.
+    `Dir::State::status "${installed}";`,
     `Dir::Cache "${cache}";`,
     // Root's apt downloads as _apt, which may not enter a home directory.
     'APT::Sandbox::User "root";',
