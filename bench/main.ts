@@ -1,5 +1,5 @@
 /**
- * `npm run bench -- cold|hot|faults|soak|agent|nodes|webhook [--json]`: what a pull by way of weir costs beside one without, what is
+ * `npm run bench -- cold|hot|faults|soak|door|agent|nodes|webhook [--json]`: what a pull by way of weir costs beside one without, what is
  * left of it when something goes wrong, how much memory many of them take, and what very many nodes ask of an API server.
  * Everything is measured in this run, on loopback.
  */
@@ -9,11 +9,12 @@ import { MinioProcess, missingMinio } from './minio-process.ts';
 import type { BenchOptions, Report } from './report.ts';
 import { formatTable } from './table.ts';
 
-const USAGE = `npm run bench -- cold|hot|faults|soak|agent|nodes|webhook [--json]
+const USAGE = `npm run bench -- cold|hot|faults|soak|door|agent|nodes|webhook [--json]
   cold          pulls that nobody made before, weir beside direct
   hot           what is in the store, read by many at once
   faults        everything that can go wrong; exit code 1 when weir does not withstand it
   soak          memory of weir while crowds of quick, slow and leaving clients pull; writes some 25 GB to the disk
+  door          what a node's door costs for each byte
   agent         the agent of one node with a real containerd: how soon an edit is there, memory, processor; as root
   nodes         agents on very many nodes: what they cost the API server, and how soon they have an edit; --nodes N, 1000
   webhook       how much longer it takes to bind a Pod with the webhook
@@ -28,6 +29,7 @@ const BENCHES: ReadonlyMap<string, () => Promise<(options: BenchOptions) => Prom
   ['hot', async () => (await import('./hot.ts')).benchHot],
   ['faults', async () => (await import('./faults.ts')).benchFaults],
   ['soak', async () => (await import('./soak.ts')).benchSoak],
+  ['door', async () => (await import('./door.ts')).benchDoor],
   ['webhook', async () => (await import('./webhook.ts')).benchWebhook],
   ['agent', async () => (await import('./agent.ts')).benchAgent],
   [

@@ -1,7 +1,6 @@
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import process from 'node:process';
-import * as z from 'zod';
 import { bundle } from '../build/bundle.ts';
 import { freePort } from '../test/containerd/port.ts';
 import { type Child, startChild } from './child.ts';
@@ -74,14 +73,13 @@ export class ShippedAgent {
 }
 
 /** What the Dockerfile and the DaemonSet give Node: their variables, and the flags before the program. */
-async function asShipped(): Promise<{ environment: readonly string[]; flags: readonly string[] }> {
-  const text = await readFile(join(ROOT, 'Dockerfile'), 'utf8');
-  const entry = z.array(z.string()).parse(JSON.parse(/^ENTRYPOINT (\[.*\])$/m.exec(text)?.[1] ?? '[]'));
-  const environment = [...text.matchAll(/^ENV (\w+)="?(.*?)"?$/gm)].map(
-    ([, name, value]) => `${name}=${value}`,
-  );
+export async function asShipped(): Promise<{ environment: readonly string[]; flags: readonly string[] }> {
+  const dockerfile = await readFile(join(ROOT, 'Dockerfile'), 'utf8');
   const daemonSet = await readFile(join(ROOT, 'charts/weir/templates/agent/daemonset.yaml'), 'utf8');
-  for (const [, name, value] of daemonSet.matchAll(/- name: (\w+)\n +value: "?(.+?)"?$/gm))
-    environment.push(`${name}=${value}`);
-  return { environment, flags: entry.filter((one) => one.startsWith('-')) };
+  const environment = [
+    ...dockerfile.matchAll(/^ENV (\w+)="?(.*?)"?$/gm),
+    ...daemonSet.matchAll(/- name: (\w+)\n +value: "?(.+?)"?$/gm),
+  ].map(([, name, value]) => `${name}=${value}`);
+  const [, command = ''] = /^ +command:\n((?: +- .+\n)+)/m.exec(daemonSet) ?? [];
+  return { environment, flags: [...command.matchAll(/- (--.+)$/gm)].flatMap(([, flag]) => flag ?? []) };
 }
