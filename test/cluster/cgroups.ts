@@ -9,6 +9,11 @@ import { setTimeout } from 'node:timers/promises';
 const ROOT = '/sys/fs/cgroup';
 const PREFIX = 'weir-test-';
 const PATIENCE_MS = 10_000;
+/**
+ * Of the processors, as `cpu.shares` and `cpu.weight` have it: all Pods of a cluster are one group beside each single process
+ * of the machine, and a node's Pods are to have what they have on a machine of their own.
+ */
+const SHARES = { 'cpu.shares': '8192', 'cpu.weight': '800' };
 const INTERVAL_MS = 50;
 
 /** A name that no other cluster has, below which its nodes have theirs. */
@@ -21,6 +26,9 @@ export async function makeCgroup(name: string): Promise<void> {
   for (const hierarchy of await hierarchies()) {
     await mkdir(join(hierarchy, name), { recursive: true });
     for (const parent of ['', ...pathsTo(name).slice(0, -1)]) await hand(join(hierarchy, parent));
+    for (const [file, share] of Object.entries(SHARES))
+      for (const path of pathsTo(name))
+        if (existsSync(join(hierarchy, path, file))) await writeFile(join(hierarchy, path, file), share);
     // Without these nothing can be put into a group of cpusets (version 1).
     for (const file of ['cpuset.cpus', 'cpuset.mems'].filter((each) => existsSync(join(hierarchy, each)))) {
       for (const path of pathsTo(name))
