@@ -56,7 +56,8 @@ export async function runNodeAgent(
   const lease = wantedLease(flags);
   const address = parseAddress(flags.listen);
   const kubernetes = connectKubernetes(PRODUCT);
-  const metrics = createMetrics();
+  // It waits most of the time, on every node.
+  const metrics = createMetrics({ lookEveryMs: 1_000 });
   let readiness = waiting;
 
   await using cleanup = new AsyncDisposableStack();

@@ -7,6 +7,8 @@ type Options = ReturnType<KubeConfig['createDispatcherOptions']>;
 type Handler = Parameters<Dispatcher['dispatch']>[1];
 
 const NONE: Options = { type: 'none' };
+/** Requests and watches have time limits of their own; those of the dispatcher would look at a clock twice a second, all the time. */
+const NO_TIMEOUTS = { headersTimeout: 0, bodyTimeout: 0 };
 
 /**
  * Has all requests of a program, watches included, share one connection where the API server speaks HTTP/2. By
@@ -38,7 +40,7 @@ export class OneConnection extends KubeConfig {
       if (this.#shared === shared) this.#shared = undefined;
     };
     const interceptor: Interceptor = (dispatch) => (options, handler) =>
-      dispatch(options, withFailure(handler, forget));
+      dispatch({ ...options, ...NO_TIMEOUTS }, withFailure(handler, forget));
     const shared = dispatcher?.compose(interceptor);
     return shared;
   }

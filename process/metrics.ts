@@ -2,11 +2,12 @@ import { collectDefaultMetrics, Registry } from 'prom-client';
 
 export { Counter, Gauge, Histogram, type Registry } from 'prom-client';
 
+/** Milliseconds between two looks at how late the event loop is; every 10, as is usual, takes 0.25 % of a processor. */
+const LOOK_EVERY_MS = 100;
+
 /** A registry of metrics for one program, with those of the Node process in it. */
-export function createMetrics(): Registry {
+export function createMetrics({ lookEveryMs = LOOK_EVERY_MS } = {}): Registry {
   const registry = new Registry();
-  // Every 10 ms, as it does by itself, is a quarter of a percent of a processor.
-  // Looking every 10 ms, as it does by itself, takes a quarter of a percent of a processor.
-  collectDefaultMetrics({ register: registry, eventLoopMonitoringPrecision: 100 });
+  collectDefaultMetrics({ register: registry, eventLoopMonitoringPrecision: lookEveryMs });
   return registry;
 }
