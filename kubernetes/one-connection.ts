@@ -10,15 +10,25 @@ const NONE: Options = { type: 'none' };
 /** Requests and watches have time limits of their own; those of the dispatcher would look at a clock twice a second, all the time. */
 const NO_TIMEOUTS = { headersTimeout: 0, bodyTimeout: 0 };
 
+/** Longer than from having a connection in hand to asking something by it. */
+const RETIRE_MS = 5_000;
+
 /**
  * Has all requests of a program, watches included, share one connection where the API server speaks HTTP/2. By
  * itself the client connects anew for each request, which costs the API server more than most of the answers do.
  *
  * A request that fails, or that nobody waited for any longer, may have gone to a connection that is dead and says
- * nothing: the requests after it have another one.
+ * nothing: the requests after it have another one, and it is closed once nothing is under way on it. An API server
+ * that is too busy to answer would else collect connections of all who ask again.
  */
 export class OneConnection extends KubeConfig {
+  readonly #retireMs: number;
   #shared: Dispatcher | undefined;
+
+  constructor(retireMs = RETIRE_MS) {
+    super();
+    this.#retireMs = retireMs;
+  }
 
   /** Which also reads the files of the service account again. */
   override async applySecurityAuthentication(context: RequestContext): Promise<void> {
@@ -37,7 +47,10 @@ export class OneConnection extends KubeConfig {
 
   #watched(dispatcher: Dispatcher | undefined): Dispatcher | undefined {
     const forget = (): void => {
-      if (this.#shared === shared) this.#shared = undefined;
+      if (this.#shared !== shared) return;
+      this.#shared = undefined;
+      // Whoever has it in hand may still begin something with it.
+      setTimeout(() => void dispatcher?.close(), this.#retireMs).unref();
     };
     const interceptor: Interceptor = (dispatch) => (options, handler) =>
       dispatch({ ...options, ...NO_TIMEOUTS }, withFailure(handler, forget));

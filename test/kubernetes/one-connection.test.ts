@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { writeFile } from 'node:fs/promises';
 import { createSecureServer, type Http2ServerRequest, type Http2ServerResponse } from 'node:http2';
+import type { Socket } from 'node:net';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { CoreV1Api, createConfiguration, ServerConfiguration, Watch } from '@kubernetes/client-node';
@@ -52,7 +53,19 @@ test('a connection that breaks is made anew, and shared again', async (t) => {
   assert.equal(server.connections, 2);
 });
 
-async function client(t: TestContext, quietMs?: number) {
+test('a connection that was given up is closed', async (t) => {
+  const { server, core, watch } = await client(t, 200, 50);
+  const ended = Promise.withResolvers<unknown>();
+  await watch.watch(MAPS, {}, () => undefined, ended.resolve);
+  assert.match(String(await ended.promise), /timeout/);
+  await core.readNamespace({ name: 'weir' });
+  assert.equal(server.connections, 2);
+  await until(() => server.open === 1);
+  await core.readNamespace({ name: 'weir' });
+  assert.equal(server.connections, 2);
+});
+
+async function client(t: TestContext, quietMs?: number, retireMs?: number) {
   const scratch = await makeScratch();
   t.after(() => removeScratch(scratch));
   const server = await startServer(t, scratch);
@@ -67,7 +80,7 @@ async function client(t: TestContext, quietMs?: number) {
       'current-context': 'test',
     }),
   );
-  const config = new OneConnection();
+  const config = new OneConnection(retireMs);
   config.loadFromFile(file);
   const core = new CoreV1Api(
     createConfiguration({
@@ -84,7 +97,7 @@ async function client(t: TestContext, quietMs?: number) {
 async function startServer(t: TestContext, scratch: string) {
   const { key, cert } = await makeIdentity(scratch, ['IP:127.0.0.1']);
   const sockets = new Set<{ destroy: () => void }>();
-  const state = { connections: 0, watches: 0 };
+  const state = { connections: 0, open: 0, watches: 0 };
   const answer = (request: Http2ServerRequest, response: Http2ServerResponse): void => {
     response.writeHead(200, { 'content-type': 'application/json' });
     if (!request.url.includes('watch=true')) {
@@ -96,8 +109,10 @@ async function startServer(t: TestContext, scratch: string) {
     response.stream.write('\n');
   };
   const server = createSecureServer({ key, cert, allowHTTP1: true }, answer);
-  server.on('secureConnection', (socket: { destroy: () => void }) => {
+  server.on('secureConnection', (socket: Socket) => {
     state.connections += 1;
+    state.open += 1;
+    socket.once('close', () => (state.open -= 1));
     sockets.add(socket);
   });
   const raw = new Set<{ pause: () => void }>();
