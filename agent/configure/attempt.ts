@@ -4,11 +4,13 @@ import { clearLeftovers, makeDirectory, replaceFile } from '../../process/durabl
 import { messageOf } from '../../process/file-problem.ts';
 import { resolveOnNode } from '../node-root.ts';
 import { viewNode } from '../runtimes/node-view.ts';
+import { type Entry, hashOf, LOST, type NewEntry, withRestart } from './entry.ts';
 import { type AskWorkload, problemOf, untilHealthy } from './health.ts';
-import { type Entry, hashOf, type Journal } from './journal.ts';
+import type { Journal } from './journal.ts';
 import { putBack } from './put-back.ts';
 import { Refusal } from './refusal.ts';
 import type { Restarter } from './restarter.ts';
+import { rollBack } from './roll-back.ts';
 
 export interface Attempt {
   readonly root: string;
@@ -29,18 +31,11 @@ export type Result = { readonly kind: 'configured' } | { readonly kind: 'failed'
  * Edits the file, restarts the runtime, and rolls back unless it is as healthy as before.
  *
  * @throws Refusal when the file cannot be written: nothing was restarted for it.
+ * @throws Error when it cannot be brought to an end, which is for {@link resume} then.
  */
-export async function attempt(work: Attempt, entry: Entry, original: string | undefined): Promise<Result> {
-  const { journal, signal } = work;
-  signal.throwIfAborted();
-  const begun = await journal.begin(entry, original);
-  try {
-    await write(work, begun);
-  } catch (error) {
-    await takeBack(work, begun);
-    throw new Refusal(messageOf(error), 'weir tries again.', { cause: error });
-  }
-  return orRollBack(work, () => restart(work, begun));
+export async function attempt(work: Attempt, entry: NewEntry, original: string | undefined): Promise<Result> {
+  work.signal.throwIfAborted();
+  return editAndRestart(work, await work.journal.begin(entry, original));
 }
 
 /**
@@ -51,27 +46,35 @@ export async function attempt(work: Attempt, entry: Entry, original: string | un
 export async function resume(work: Attempt, entry: Entry): Promise<Result | undefined> {
   const { root, restarter, ask, signal, log } = work;
   log.warn({ file: entry.path, step: entry.step }, 'a change of the runtime was left unfinished');
-  if (entry.step === 'rolling back')
-    return rollBack(work, entry, entry.reason ?? 'for a reason that is lost');
+  if (entry.step === 'rolling back') return rollBack(work, entry, entry.reason ?? LOST);
   await clearLeftovers(await resolveOnNode(root, dirname(entry.file)));
   const isEdited = (await viewNode(root).file(entry.file))?.text === entry.after;
-  const isRestarted = (await restarter.run()) !== entry.run;
-  if (isRestarted)
-    return isEdited && entry.step === 'restarting'
-      ? orRollBack(work, async () => judge(work, withoutStale(entry)))
-      : takeBack(work, entry);
+  if ((await runOf(work)) !== entry.run) {
+    if (entry.step !== 'restarting') return takeBack(work, entry);
+    if (isEdited) return orRollBack(work, () => judge(work, withoutStale(entry)));
+    // It is begun in this step, and may have been restarted for something else.
+    if (restarter.isByItself) return takeBack(work, entry);
+    return rollBack(work, entry, 'its file was changed back before it was known to do');
+  }
   if ((await problemOf(ask, signal)) !== undefined) return takeBack(work, entry);
-  return orRollBack(work, async () => {
-    const { running } = await ask(signal);
-    await write(work, entry);
-    return restart(work, { ...entry, running: [...running] });
-  });
+  const { running } = await ask(signal);
+  return editAndRestart(work, { ...entry, running: [...running] });
+}
+
+/** Where its restarter cannot be asked, a runtime that does not serve counts as one that does not run. */
+async function runOf({ restarter, ask, signal }: Attempt): Promise<string | undefined> {
+  try {
+    return await restarter.run();
+  } catch (error) {
+    if ((await problemOf(ask, signal)) === undefined) throw error;
+    return undefined;
+  }
 }
 
 /** Nothing was restarted for it. */
 async function takeBack({ root, journal }: Attempt, entry: Entry): Promise<undefined> {
   await putBack(root, journal, entry);
-  await journal.remove();
+  await journal.takeBack();
 }
 
 /** What ran a while ago need not run any more. */
@@ -82,57 +85,41 @@ function withoutStale(entry: Entry): Entry {
 
 const STALE_MS = 120_000;
 
-async function restart(work: Attempt, entry: Entry): Promise<Result> {
+async function editAndRestart(work: Attempt, entry: Entry): Promise<Result> {
   const { journal, restarter, signal, log } = work;
-  const restarts = [...entry.restarts, new Date().toISOString()].slice(-MAX_REMEMBERED);
-  const restarting = await journal.to('restarting', { restarts, running: entry.running });
-  log.info({ file: entry.path }, 'the runtime is restarted');
-  await restarter.restart(entry.run ?? undefined, signal);
-  return judge(work, restarting);
+  let restarting: Entry;
+  try {
+    await write(work, entry);
+    const restarts = withRestart(entry.restarts);
+    restarting = await journal.to('restarting', { restarts, running: entry.running });
+  } catch (error) {
+    await takeBack(work, entry);
+    throw new Refusal(messageOf(error), 'weir tries again.', { cause: error });
+  }
+  return orRollBack(work, async () => {
+    log.info({ file: entry.path }, 'the runtime is restarted');
+    await restarter.restart(entry.run ?? undefined, signal);
+    await judge(work, restarting);
+  });
 }
 
-const MAX_REMEMBERED = 10;
-
-async function judge({ ask, healthMs, journal, log, signal }: Attempt, entry: Entry): Promise<Result> {
+async function judge({ ask, healthMs, signal }: Attempt, entry: Entry): Promise<void> {
   const expected = { running: entry.running, configPath: entry.directory };
   await untilHealthy(ask, expected, { patienceMs: healthMs, signal });
-  await journal.to('done');
-  log.info({ file: entry.path }, 'the runtime is configured, and healthy');
-  return { kind: 'configured' };
 }
 
-async function orRollBack(work: Attempt, act: () => Promise<Result>): Promise<Result> {
+async function orRollBack(work: Attempt, act: () => Promise<void>): Promise<Result> {
+  const { journal, signal, log } = work;
   try {
-    return await act();
-  } catch (error) {
-    work.signal.throwIfAborted();
-    const { entry } = work.journal;
-    if (entry === undefined) throw error;
-    return rollBack(work, entry, messageOf(error));
-  }
-}
-
-/** A runtime that serves is not restarted once more: what it goes by does no harm, and its files are as they were. */
-async function rollBack(work: Attempt, entry: Entry, reason: string): Promise<Result> {
-  const { root, journal, restarter, ask, healthMs, log, signal } = work;
-  log.error({ file: entry.path, reason }, 'the change of the runtime is rolled back');
-  await journal.to('rolling back', { reason });
-  const problems = [reason];
-  try {
-    const run = await restarter.run();
-    const end = await putBack(root, journal, entry);
-    if (end === 'left') problems.push(`${entry.path} was changed meanwhile and is left as it is`);
-    if ((restarter.isByItself && end !== 'left') || (await problemOf(ask, signal)) !== undefined) {
-      await restarter.restart(run, signal);
-      await untilHealthy(ask, undefined, { patienceMs: healthMs, signal });
-    }
+    await act();
   } catch (error) {
     signal.throwIfAborted();
-    problems.push(`and rolling back failed: ${messageOf(error)}`);
+    if (journal.entry === undefined) throw error;
+    return rollBack(work, journal.entry, messageOf(error));
   }
-  const full = problems.join('; ');
-  await journal.to('failed', { reason: full });
-  return { kind: 'failed', reason: full };
+  const { path } = await journal.to('done');
+  log.info({ file: path }, 'the runtime is configured, and healthy');
+  return { kind: 'configured' };
 }
 
 async function write({ root }: Attempt, entry: Entry): Promise<void> {

@@ -4,10 +4,12 @@ import type { NodeSight } from '../runtimes/node-sight.ts';
 import { type NodeView, viewNode } from '../runtimes/node-view.ts';
 import { type Attempt, attempt, type Result, resume } from './attempt.ts';
 import { findContainerd } from './containerd-process.ts';
+import { hashOf, isUnfinished, type NewEntry } from './entry.ts';
 import { type AskWorkload, problemOf } from './health.ts';
-import { type Entry, hashOf, Journal } from './journal.ts';
+import { Journal } from './journal.ts';
 import { untilQuiet } from './quiet.ts';
 import { Refusal } from './refusal.ts';
+import { refuseAgain } from './refuse-again.ts';
 import { findRestarter } from './restarter.ts';
 import { findTarget, restartsItself, type Target } from './target.ts';
 
@@ -58,12 +60,8 @@ export type Configured =
 const QUIET_MS = 120_000;
 const HEALTH_MS = 60_000;
 const ASK_MS = 5_000;
-const DAY_MS = 86_400_000;
 /** What failed on one node may fail on all: so long there is to notice it, and to switch this off. */
 const AFTER_FAILURE_MS = 600_000;
-/** However often something takes the value out again. */
-const MAX_RESTARTS_A_DAY = 3;
-
 /**
  * Sets `config_path` in the runtime's own configuration where it is missing, and restarts the runtime: one node at a
  * time, once for the same files, and rolled back unless it is healthy afterwards. What an earlier call left amid is
@@ -74,19 +72,22 @@ const MAX_RESTARTS_A_DAY = 3;
 export async function configureRuntime(options: ConfigureOptions): Promise<Configured> {
   try {
     const journal = await Journal.open(options);
-    const before = journal.entry;
-    if (isUnfinished(before)) {
-      const end = await inTurn(options, journal, async (turn) => {
-        const result = await resume(await workOf(options, journal, before.restarter), before);
-        return result && told(result, journal, turn);
-      });
-      if (end !== undefined) return end;
-    }
-    return await configure(options, journal);
+    return (await finish(options, journal)) ?? (await configure(options, journal));
   } catch (error) {
     if (error instanceof Refusal) return { kind: error.kind, reason: error.message, remedy: error.remedy };
     throw error;
   }
+}
+
+async function finish(options: ConfigureOptions, journal: Journal): Promise<Configured | undefined> {
+  const before = journal.entry;
+  if (before === undefined || !isUnfinished(before)) return undefined;
+  const act = async (turn?: Turn): Promise<Configured | undefined> => {
+    const result = await resume(await workOf(options, journal, before.restarter), before);
+    return result && told(result, journal, turn);
+  };
+  // The runtime may be down, and the API server with it, which is asked for the turn.
+  return before.step === 'rolling back' ? act() : inTurn(options, journal, act);
 }
 
 async function configure(options: ConfigureOptions, journal: Journal): Promise<Configured> {
@@ -103,7 +104,7 @@ async function configure(options: ConfigureOptions, journal: Journal): Promise<C
   });
 }
 
-/** What is left amid is brought to its end before another node begins, by whoever has the turn then. */
+/** What is left amid is brought to its end before another node begins; what does not work is for somebody to notice. */
 async function inTurn<T>(
   { takeTurn, signal }: ConfigureOptions,
   journal: Journal,
@@ -113,22 +114,20 @@ async function inTurn<T>(
   try {
     return await act(turn);
   } catch (error) {
-    if (isUnfinished(journal.entry)) turn.abandon();
+    if (isUnfinished(journal.entry))
+      if (signal.aborted) turn.abandon();
+      else await turn.release(AFTER_FAILURE_MS);
     throw error;
   } finally {
     await turn.release();
   }
 }
 
-async function told(result: Result, { path }: Journal, turn: Turn): Promise<Configured> {
+async function told(result: Result, { path }: Journal, turn?: Turn): Promise<Configured> {
   if (result.kind === 'configured') return { kind: 'configured' };
-  await turn.release(AFTER_FAILURE_MS);
+  await turn?.release(AFTER_FAILURE_MS);
   const remedy = `Find out why, and remove ${path} to have weir try again.`;
   return { kind: 'failed', reason: result.reason, remedy };
-}
-
-function isUnfinished(entry: Entry | undefined): entry is Entry {
-  return entry !== undefined && entry.step !== 'done' && entry.step !== 'failed';
 }
 
 /** Everything that has to be right before the first byte is written. @throws Refusal */
@@ -148,7 +147,7 @@ async function prepare(options: ConfigureOptions, journal: Journal) {
   if (problem !== undefined)
     throw new Refusal(problem, 'weir changes the configuration of a healthy runtime only.');
   const { running } = await work.ask(options.signal);
-  const entry: Entry = {
+  const entry: NewEntry = {
     version: 1,
     weir: version,
     // Such a one is restarted as soon as the file is there.
@@ -167,7 +166,6 @@ async function prepare(options: ConfigureOptions, journal: Journal) {
     restarter: work.restarter.name,
     run: (await work.restarter.run()) ?? null,
     running: [...running],
-    restarts: [...(journal.entry?.restarts ?? [])],
   };
   return { target, work, entry, containerd };
 }
@@ -189,27 +187,8 @@ async function workOf(options: ConfigureOptions, journal: Journal, restarter?: s
 function askOf({ ask, root, sight }: ConfigureOptions): AskWorkload {
   if (ask !== undefined) return ask;
   const socket = sight.socket?.value;
-  if (socket === undefined) throw new Refusal('where the runtime listens is not known', 'Start the runtime.');
+  if (socket === undefined) return () => Promise.reject(new Error('where it listens is not known'));
   return (signal) => askWorkload({ root, socket }, { timeout: ASK_MS, signal });
-}
-
-/** A runtime is not restarted again for what did not do before. */
-function refuseAgain({ entry, path }: Journal, situation: string): void {
-  if (entry === undefined) return;
-  const remedy = `Find out why, and remove ${path} to have weir try again.`;
-  if (entry.situation === situation && entry.step === 'failed')
-    throw new Refusal(`this was tried with the same files before, and failed: ${entry.reason}`, remedy, {
-      kind: 'failed',
-    });
-  if (entry.situation === situation)
-    throw new Refusal(
-      `weir set config_path in ${entry.path} before, and something took it out again`,
-      remedy,
-    );
-  const since = Date.now() - DAY_MS;
-  const restarts = entry.restarts.filter((at) => Date.parse(at) > since);
-  if (restarts.length >= MAX_RESTARTS_A_DAY)
-    throw new Refusal(`weir restarted the runtime ${restarts.length} times within a day`, remedy);
 }
 
 /** Of all of the runtime's files as they are. */

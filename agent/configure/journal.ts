@@ -1,4 +1,3 @@
-import { createHash } from 'node:crypto';
 import { dirname, join, resolve } from 'node:path';
 import * as z from 'zod';
 import {
@@ -11,58 +10,8 @@ import {
 import { messageOf } from '../../process/file-problem.ts';
 import { pathOnNode, resolveOnNode } from '../node-root.ts';
 import { viewNode } from '../runtimes/node-view.ts';
+import { type Entry, entrySchema, follow, hashOf, isUnfinished, type NewEntry, type Step } from './entry.ts';
 import { Refusal } from './refusal.ts';
-
-/**
- * How far it is:
- * - `configuring`: the file may have been edited; nothing was restarted
- * - `restarting`: the file is edited, and the runtime is, or is going to be, restarted
- * - `rolling back`: it did not do, for a reason, and the file is put back
- * - `done` and `failed`: there is nothing more to do
- */
-export type Step = 'configuring' | 'restarting' | 'rolling back' | 'done' | 'failed';
-
-/** What weir did to a runtime's configuration, written down before it is done. Paths are the node's own. */
-export type Entry = z.infer<typeof entrySchema>;
-
-const steps: readonly Step[] = ['configuring', 'restarting', 'rolling back', 'done', 'failed'];
-const absolute = z.string().startsWith('/');
-const entrySchema = z.strictObject({
-  version: z.literal(1),
-  /** By which version of weir. */
-  weir: z.string(),
-  step: z.enum(steps),
-  /** Of `rolling back` and `failed`. */
-  reason: z.string().optional(),
-  /** Hash of all of the runtime's files as they were. */
-  situation: z.string(),
-  /** As the runtime names the file, and where it really is. */
-  path: absolute,
-  file: absolute,
-  /** What there was; `null` when there was no file. */
-  original: z
-    .strictObject({
-      hash: z.string(),
-      mode: z.int().min(0).max(0o7777),
-      uid: z.int().min(0),
-      gid: z.int().min(0),
-    })
-    .nullable(),
-  /** The text with the edit. */
-  after: z.string(),
-  keys: z.array(z.string()).min(1),
-  /** What `config_path` is set to. */
-  directory: absolute,
-  /** Directories that were made for the file, outermost first. */
-  directories: z.array(absolute),
-  /** By whom the runtime is restarted, and its run before that. */
-  restarter: z.string(),
-  run: z.string().nullable(),
-  /** What ran on it before. */
-  running: z.array(z.string()),
-  /** When it was told to restart, the last time at the end. */
-  restarts: z.array(z.iso.datetime()),
-});
 
 const FOLDER = 'runtime-configuration';
 const FILE = 'journal.json';
@@ -110,21 +59,27 @@ export class Journal {
   }
 
   /** Keeps the file as it is, with its owner and mode, and then says what is to be done. */
-  async begin(entry: Entry, original: string | undefined): Promise<Entry> {
+  async begin(next: NewEntry, original: string | undefined): Promise<Entry> {
+    const entry = follow(this.#entry, next);
     await makeDirectory(this.#folder, 0o700);
     const name = originalOf(entry);
     if (original !== undefined && name !== undefined)
       await replaceFile(join(this.#folder, name), original, entry.original ?? {});
-    const written = await this.#write(entry);
-    // While another entry speaks of them, they stay.
-    await this.#removeOriginals(name);
-    return written;
+    return this.#write(entry);
   }
 
-  /** @throws Error when there is no entry. */
+  /** @throws Error when there is no entry, or it cannot be written: it is then as it was. */
   async to(step: Step, more: Partial<Pick<Entry, 'reason' | 'restarts' | 'running'>> = {}): Promise<Entry> {
-    if (this.#entry === undefined) throw new Error(`${this.path} has no entry`);
-    return this.#write({ ...this.#entry, ...more, step });
+    const { former, ...entry } = this.#known();
+    const next = { ...entry, ...more, step };
+    return this.#write(isUnfinished(next) && former !== undefined ? { ...next, former } : next);
+  }
+
+  /** As if it had not been begun: what was before it counts again. */
+  async takeBack(): Promise<void> {
+    const { former } = this.#known();
+    if (former === undefined) await this.remove();
+    else await this.#write(former);
   }
 
   /**
@@ -146,32 +101,36 @@ export class Journal {
   async remove(): Promise<void> {
     // While there is an entry, what it speaks of is there.
     await removeFile(join(this.#folder, FILE));
+    this.#entry = undefined;
     await this.#removeOriginals();
     await clearLeftovers(this.#folder);
     await removeIfEmpty(this.#folder);
-    this.#entry = undefined;
   }
 
-  async #removeOriginals(but?: string): Promise<void> {
-    const names = await viewNode(this.#root).names(dirname(this.path));
-    for (const name of names.filter((one) => one.startsWith(ORIGINAL) && one !== but))
-      await removeFile(join(this.#folder, name));
+  #known(): Entry {
+    if (this.#entry === undefined) throw new Error(`${this.path} has no entry`);
+    return this.#entry;
   }
 
   async #write(entry: Entry): Promise<Entry> {
     await replaceFile(join(this.#folder, FILE), `${JSON.stringify(entry, undefined, 2)}\n`, { mode: 0o600 });
     this.#entry = entry;
+    await this.#removeOriginals();
     return entry;
+  }
+
+  /** But those that the entry speaks of. */
+  async #removeOriginals(): Promise<void> {
+    const kept = [this.#entry, this.#entry?.former].map((entry) => entry && originalOf(entry));
+    const names = await viewNode(this.#root).names(dirname(this.path));
+    for (const name of names.filter((one) => one.startsWith(ORIGINAL) && !kept.includes(one)))
+      await removeFile(join(this.#folder, name));
   }
 }
 
 const ORIGINAL = 'original-';
 
 /** The name of the file under which it is kept. */
-function originalOf({ original }: Entry): string | undefined {
+function originalOf({ original }: Pick<Entry, 'original'>): string | undefined {
   return original === null ? undefined : ORIGINAL + original.hash.slice(0, 16);
-}
-
-export function hashOf(text: string): string {
-  return createHash('sha256').update(text).digest('hex');
 }

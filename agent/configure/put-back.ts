@@ -4,8 +4,9 @@ import { NotTomlError, parseToml } from '../hosts-file.ts';
 import { resolveOnNode } from '../node-root.ts';
 import { viewNode } from '../runtimes/node-view.ts';
 import { valueAt } from '../runtimes/toml-line.ts';
+import { type Entry, hashOf } from './entry.ts';
 import { readWithAccess } from './file-access.ts';
-import { type Entry, hashOf, type Journal } from './journal.ts';
+import type { Journal } from './journal.ts';
 import { unsetString } from './toml-edit.ts';
 
 /**

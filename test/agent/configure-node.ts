@@ -1,5 +1,6 @@
 // A node whose runtime a test stands for: it reads its file when it is restarted, and does not start with some.
 
+import assert from 'node:assert/strict';
 import { chmod, mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { TestContext } from 'node:test';
@@ -7,6 +8,7 @@ import { pino } from 'pino';
 import { type Configured, type ConfigureOptions, configureRuntime } from '../../agent/configure/configure.ts';
 import type { Restarter } from '../../agent/configure/restarter.ts';
 import { restoreRuntimeConfiguration } from '../../agent/configure/restore.ts';
+import { setString } from '../../agent/configure/toml-edit.ts';
 import { parseToml } from '../../agent/hosts-file.ts';
 import type { NodeSight } from '../../agent/runtimes/node-sight.ts';
 import { valueAt } from '../../agent/runtimes/toml-line.ts';
@@ -18,6 +20,7 @@ export const JOURNAL = `${STATE}/runtime-configuration/journal.json`;
 export const CERTS = '/etc/containerd/certs.d';
 export const PATH_KEYS = ['plugins', 'io.containerd.grpc.v1.cri', 'registry', 'config_path'];
 export const PLAIN = '# mine\nversion = 2\n[plugins."io.containerd.grpc.v1.cri"]\n  sandbox_image = "x"\n';
+export const EDITED = setString(PLAIN, PATH_KEYS, CERTS) ?? '';
 const PID = 4711;
 
 export interface TestNode {
@@ -43,6 +46,8 @@ export interface TestNode {
   see(): Promise<NodeSight>;
   configure(options?: Partial<ConfigureOptions>): Promise<Configured>;
   restore(): Promise<string | undefined>;
+  /** Every restart was the day before. */
+  passDay(): Promise<void>;
 }
 
 const { signal } = new AbortController();
@@ -99,12 +104,22 @@ export async function makeTestNode(t: TestContext, text: string | null = PLAIN):
       });
     },
     restore: () => restoreRuntimeConfiguration({ root, stateDir: STATE, log }),
+    async passDay() {
+      const text = (await node.read(JOURNAL)) ?? assert.fail('there is no journal');
+      await node.write(JOURNAL, text.replaceAll(/"20\d\d-/g, '"2001-'));
+    },
   };
   if (text !== null) {
     await node.write(CONFIG, text);
     await chmod(at(CONFIG), 0o640);
   }
   return node;
+}
+
+export function assertOutcome(outcome: Configured, kind: 'refused' | 'failed', reason: RegExp): void {
+  assert.equal(outcome.kind, kind);
+  assert.match('reason' in outcome ? outcome.reason : '', reason);
+  assert.ok('remedy' in outcome && outcome.remedy.length > 10);
 }
 
 /** What there is in /proc of a containerd. */
