@@ -28,15 +28,11 @@ export async function restoreNode(
     ...(inUse instanceof DockerFiles ? [] : [new DockerFiles(place)]),
   ];
   const changes: Change[] = [];
-  const failures: unknown[] = [];
-  for (const files of all) {
-    try {
+  await doAll(
+    all.map((files) => async () => {
       changes.push(...(await files.restore()));
-    } catch (error) {
-      failures.push(error);
-    }
-  }
-  if (failures.length > 0) throw new AggregateError(failures, failures.map(messageOf).join('\n'));
+    }),
+  );
   return changes;
 }
 
@@ -44,16 +40,31 @@ export async function restoreNode(
  * Leaves a node for good: brings everything back, the runtime's configuration too, and takes away what weir kept there,
  * with the files of these names in the state directory.
  *
- * @throws Error when something could not be restored, and then nothing that was kept is taken away; or when it cannot be removed.
+ * @throws AggregateError when something could not be restored: the rest is, and nothing that was kept is taken away.
+ * @throws Error when what was kept cannot be removed.
  */
 export async function leaveNode(
   place: NodePlace,
   certsDirs: readonly string[],
   beside: readonly string[],
 ): Promise<readonly Change[]> {
-  const changes = await restoreNode(place, certsDirs);
-  await restoreRuntimeConfiguration({ ...place, root: place.root ?? '/' });
+  const changes: Change[] = [];
+  await doAll([
+    async () => {
+      changes.push(...(await restoreNode(place, certsDirs)));
+    },
+    async () => {
+      await restoreRuntimeConfiguration({ ...place, root: place.root ?? '/' });
+    },
+  ]);
   for (const certsDir of new Set([...certsDirs, ...(await rememberedDirectories(place))]))
     await forgetPlace({ ...place, certsDir }, beside);
   return changes;
+}
+
+/** @throws AggregateError with the errors of those that failed; the others are done. */
+async function doAll(works: readonly (() => Promise<void>)[]): Promise<void> {
+  const failures: unknown[] = [];
+  for (const work of works) await work().catch((error: unknown) => failures.push(error));
+  if (failures.length > 0) throw new AggregateError(failures, failures.map(messageOf).join('\n'));
 }
