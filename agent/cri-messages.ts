@@ -42,6 +42,8 @@ function define(): PackageDefinition {
       methods: {
         Version: method('Version'),
         Status: method('Status'),
+        ListContainers: method('ListContainers'),
+        ListPodSandbox: method('ListPodSandbox'),
       },
     },
     ImageService: {
@@ -56,7 +58,22 @@ function define(): PackageDefinition {
       fields: { runtimeName: { type: 'string', id: 2 }, runtimeVersion: { type: 'string', id: 3 } },
     },
     StatusRequest: { fields: { verbose: { type: 'bool', id: 1 } } },
-    StatusResponse: { fields: { info } },
+    StatusResponse: { fields: { status: { type: 'RuntimeStatus', id: 1 }, info } },
+    RuntimeStatus: { fields: { conditions: { rule: 'repeated', type: 'RuntimeCondition', id: 1 } } },
+    RuntimeCondition: {
+      fields: {
+        type: { type: 'string', id: 1 },
+        status: { type: 'bool', id: 2 },
+        reason: { type: 'string', id: 3 },
+        message: { type: 'string', id: 4 },
+      },
+    },
+    ListContainersRequest: empty,
+    ListContainersResponse: { fields: { containers: { rule: 'repeated', type: 'Container', id: 1 } } },
+    Container: { fields: { id: { type: 'string', id: 1 }, state: { type: 'int32', id: 6 } } },
+    ListPodSandboxRequest: empty,
+    ListPodSandboxResponse: { fields: { items: { rule: 'repeated', type: 'PodSandbox', id: 1 } } },
+    PodSandbox: { fields: { id: { type: 'string', id: 1 }, state: { type: 'int32', id: 3 } } },
     ImageSpec: { fields: { image: { type: 'string', id: 1 } } },
     Image: {
       fields: {

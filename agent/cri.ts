@@ -1,20 +1,17 @@
 import { Client, credentials, type ServiceError, status } from '@grpc/grpc-js';
-import * as z from 'zod';
-import { parseJson } from '../oci/json.ts';
+import {
+  type CriImage,
+  type RuntimeStatus,
+  type RuntimeVersion,
+  readImages,
+  readPulled,
+  readReady,
+  readRunning,
+  readStatus,
+  readVersion,
+} from './cri-answers.ts';
 import { criMethod, type Method } from './cri-messages.ts';
 import { resolveOnNode } from './node-root.ts';
-
-export interface RuntimeVersion {
-  /** `containerd`, `cri-o`, `docker`. */
-  readonly name: string;
-  readonly version: string;
-}
-
-export interface CriImage {
-  readonly id: string;
-  /** Every reference by which it is known, with a tag or a digest. */
-  readonly references: readonly string[];
-}
 
 export interface CallOptions {
   /** In milliseconds; a call that has not ended by then is cancelled in the runtime too. */
@@ -50,19 +47,6 @@ const SHORT_MS = 5_000;
 /** As many bytes as the kubelet takes in one message: a node may have very many images. */
 const MAX_MESSAGE_BYTES = 16 * 1024 * 1024;
 
-/** The name and version of the runtime at a socket. @throws CriError when there is none that speaks CRI v1. */
-export async function criVersion(
-  place: CriPlace,
-  options: CallOptions = { timeout: SHORT_MS },
-): Promise<RuntimeVersion> {
-  const cri = await Cri.connect(place);
-  try {
-    return await cri.version(options);
-  } finally {
-    cri.close();
-  }
-}
-
 /** The node's container runtime, asked as the kubelet asks it: over the container runtime interface, version 1. */
 export class Cri {
   readonly #client: Client;
@@ -88,34 +72,34 @@ export class Cri {
   }
 
   async version(options: CallOptions = { timeout: SHORT_MS }): Promise<RuntimeVersion> {
-    const answer = await this.#call(criMethod('RuntimeService', 'Version'), {}, options);
-    const { runtimeName, runtimeVersion } = versionSchema.parse(answer);
-    return { name: runtimeName, version: runtimeVersion };
+    return readVersion(await this.#call(criMethod('RuntimeService', 'Version'), {}, options));
   }
 
-  /**
-   * The `config_path` by which the running runtime goes: containerd 1.x tells it. `undefined` when it does not say,
-   * as 2.x and other runtimes.
-   */
+  async status(options: CallOptions = { timeout: SHORT_MS }): Promise<RuntimeStatus> {
+    return readStatus(await this.#call(criMethod('RuntimeService', 'Status'), { verbose: true }, options));
+  }
+
+  /** The `config_path` by which the running runtime goes; `undefined` when it does not say. */
   async configPath(options: CallOptions = { timeout: SHORT_MS }): Promise<string | undefined> {
-    const answer = await this.#call(criMethod('RuntimeService', 'Status'), { verbose: true }, options);
-    const { info } = statusSchema.parse(answer);
-    const config = configSchema.safeParse(parseJson(info['config'] ?? ''));
-    return config.success ? config.data.registry.configPath : undefined;
+    return (await this.status(options)).configPath;
+  }
+
+  /** Containers that run, and sandboxes of Pods that are ready, by their identities. */
+  async running(options: CallOptions = { timeout: SHORT_MS }): Promise<readonly string[]> {
+    return [
+      ...readRunning(await this.#call(criMethod('RuntimeService', 'ListContainers'), {}, options)),
+      ...readReady(await this.#call(criMethod('RuntimeService', 'ListPodSandbox'), {}, options)),
+    ];
   }
 
   async images(options: CallOptions = { timeout: SHORT_MS }): Promise<readonly CriImage[]> {
-    const answer = await this.#call(criMethod('ImageService', 'ListImages'), {}, options);
-    return imagesSchema
-      .parse(answer)
-      .images.map(({ id, repoTags, repoDigests }) => ({ id, references: [...repoTags, ...repoDigests] }));
+    return readImages(await this.#call(criMethod('ImageService', 'ListImages'), {}, options));
   }
 
   /** @returns the image's identity: with containerd the digest of its configuration, else a reference by digest. */
   async pull(reference: string, options: CallOptions): Promise<string> {
     const request = { image: { image: reference } };
-    return pullSchema.parse(await this.#call(criMethod('ImageService', 'PullImage'), request, options))
-      .imageRef;
+    return readPulled(await this.#call(criMethod('ImageService', 'PullImage'), request, options));
   }
 
   /** Removes an image under all its references; harmless when it is not there. */
@@ -197,14 +181,3 @@ function unreachable(socket: string, details: string): string {
 function isServiceError(error: unknown): error is ServiceError {
   return error instanceof Error && 'code' in error && 'details' in error && 'metadata' in error;
 }
-
-const versionSchema = z.object({ runtimeName: z.string(), runtimeVersion: z.string() });
-const statusSchema = z.object({ info: z.record(z.string(), z.string()).default({}) });
-const configSchema = z.object({ registry: z.object({ configPath: z.string() }) });
-const imageSchema = z.object({
-  id: z.string(),
-  repoTags: z.array(z.string()).default([]),
-  repoDigests: z.array(z.string()).default([]),
-});
-const imagesSchema = z.object({ images: z.array(imageSchema).default([]) });
-const pullSchema = z.object({ imageRef: z.string() });

@@ -4,7 +4,8 @@ import type { Logger } from 'pino';
 import { CANARY_HOST, type Canary, canaryOf } from '../oci/canary.ts';
 import { hexOf } from '../oci/digest.ts';
 import { messageOf } from '../process/file-problem.ts';
-import { Cri, CriError, type CriPlace, type RuntimeVersion } from './cri.ts';
+import { Cri, CriError, type CriPlace } from './cri.ts';
+import type { RuntimeVersion } from './cri-answers.ts';
 import { causeOf } from './proof-cause.ts';
 import { mirrorProblem } from './proof-probe.ts';
 

@@ -1,15 +1,9 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
-import {
-  type handleUnaryCall,
-  Server,
-  ServerCredentials,
-  status,
-  type UntypedServiceImplementation,
-} from '@grpc/grpc-js';
-import { askWorkload, workloadMessages } from '../../agent/cri-workload.ts';
+import { askWorkload } from '../../agent/cri-workload.ts';
 import { makeScratch, removeScratch } from '../tools/scratch.ts';
+import { type ScriptedCri, startCri } from './scripted-cri.ts';
 
 const READY = { type: 'RuntimeReady', status: true, reason: '', message: '' };
 const NETWORK = { type: 'NetworkReady', status: false, reason: 'NetworkPluginNotReady', message: 'no CNI' };
@@ -51,38 +45,23 @@ test('a runtime that refuses, or is not there, is told', async (t) => {
     },
   });
   await assert.rejects(askWorkload({ socket }, { timeout: 5_000 }), /the store is broken/);
-  await assert.rejects(askWorkload({ socket: `${socket}.none` }, { timeout: 5_000 }), /ENOENT/);
+  await assert.rejects(
+    askWorkload({ socket: `${socket}.none` }, { timeout: 5_000 }),
+    /there is no such socket$/,
+  );
   await assert.rejects(askWorkload({ socket }, { timeout: 5_000, signal: AbortSignal.abort() }), {
     name: 'AbortError',
   });
 });
 
-async function serve(t: TestContext, answers: Readonly<Record<string, () => object>>): Promise<string> {
-  const definition = workloadMessages()['runtime.v1.RuntimeService'];
-  if (definition === undefined || 'format' in definition) throw new Error('there is no such service');
-  const implementation: UntypedServiceImplementation = {};
-  for (const name of Object.keys(definition)) {
-    const handle: handleUnaryCall<unknown, object> = (_, answer) => {
-      try {
-        answer(null, answers[name]?.() ?? {});
-      } catch (error) {
-        answer({ code: status.UNKNOWN, details: error instanceof Error ? error.message : '' });
-      }
-    };
-    implementation[name] = handle;
-  }
-  const server = new Server();
-  server.addService(definition, implementation);
+/** A runtime that gives these answers, and nothing for the rest. */
+async function serve(t: TestContext, answers: ScriptedCri['answers']): Promise<string> {
   const scratch = await makeScratch();
-  const socket = join(scratch, 'cri.sock');
-  const { promise, resolve, reject } = Promise.withResolvers<void>();
-  server.bindAsync(`unix://${socket}`, ServerCredentials.createInsecure(), (error) =>
-    error === null ? resolve() : reject(error),
-  );
-  await promise;
+  const cri = await startCri(join(scratch, 'cri.sock'));
+  cri.answers = { Status: () => ({}), ...answers };
   t.after(async () => {
-    server.forceShutdown();
+    cri.close();
     await removeScratch(scratch);
   });
-  return socket;
+  return cri.socket;
 }

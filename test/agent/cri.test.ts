@@ -6,7 +6,8 @@ import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { suite, test } from 'node:test';
 import { pino } from 'pino';
-import { criVersion } from '../../agent/cri.ts';
+import { type CallOptions, Cri, type CriPlace } from '../../agent/cri.ts';
+import type { RuntimeVersion } from '../../agent/cri-answers.ts';
 import { prove } from '../../agent/proof.ts';
 import { makeScratch, removeScratch } from '../tools/scratch.ts';
 import { listen, startCri } from './scripted-cri.ts';
@@ -28,7 +29,7 @@ suite('a socket', () => {
     );
     const mute = createServer((socket) => t.after(() => socket.destroy()));
     await listen(t, mute, path('mute'));
-    await assert.rejects(criVersion({ socket: path('mute') }, { timeout: 200 }), {
+    await assert.rejects(versionAt({ socket: path('mute') }, { timeout: 200 }), {
       name: 'CriError',
       kind: 'timeout',
       message: /^no answer at .*mute within 0\.2 s$/,
@@ -45,7 +46,7 @@ suite('a socket', () => {
       ],
       ['old', /speaks CRI v1alpha2 only\. Upgrade the runtime: containerd 1\.6 or newer speaks v1\.$/],
     ] as const) {
-      await assert.rejects(criVersion({ socket: path(name) }), { name: 'CriError', message });
+      await assert.rejects(versionAt({ socket: path(name) }), { name: 'CriError', message });
       const proof = await prove({
         socket: path(name),
         mirror: 'http://127.0.0.1:9',
@@ -65,12 +66,21 @@ suite('a socket', () => {
     await symlink('/run', join(scratch, 'var', 'run'));
     const cri = await startCri(join(scratch, 'run', 'containerd', 'containerd.sock'));
     t.after(() => cri.close());
-    assert.deepEqual(await criVersion({ root: scratch, socket: '/var/run/containerd/containerd.sock' }), {
+    assert.deepEqual(await versionAt({ root: scratch, socket: '/var/run/containerd/containerd.sock' }), {
       name: 'containerd',
       version: '1.2.3',
     });
   });
 });
+
+async function versionAt(place: CriPlace, options?: CallOptions): Promise<RuntimeVersion> {
+  const cri = await Cri.connect(place);
+  try {
+    return await cri.version(options);
+  } finally {
+    cri.close();
+  }
+}
 
 /** Speaks gRPC, and knows one method. */
 function answering(known: string): Http2Server {

@@ -26,6 +26,8 @@ export interface ScriptedCri {
   /** What it gives for a reference; throws what the runtime says. */
   pull: (reference: string) => Promise<string>;
   configPath: string | undefined;
+  /** In place of its own answers, by the name of the method. */
+  answers: Readonly<Record<string, () => object>>;
   close(): void;
 }
 
@@ -37,11 +39,13 @@ export async function startCri(socket: string): Promise<ScriptedCri> {
     calls: [],
     pull: () => Promise.reject(new Error('nothing is scripted')),
     configPath: undefined,
+    answers: {},
     close: () => server.forceShutdown(),
   };
   const handlers: Record<string, (reference: string) => object | Promise<object>> = {
     Version: () => ({ runtimeName: 'containerd', runtimeVersion: '1.2.3' }),
     Status: () => ({
+      status: { conditions: [{ type: 'RuntimeReady', status: true, reason: '', message: '' }] },
       info:
         cri.configPath === undefined
           ? {}
@@ -74,7 +78,7 @@ export async function startCri(socket: string): Promise<ScriptedCri> {
         const reference = requestSchema.parse(call.request).image?.image ?? '';
         cri.calls.push(`${name} ${reference}`.trim());
         Promise.resolve(reference)
-          .then(handlers[name])
+          .then(cri.answers[name] ?? handlers[name] ?? (() => ({})))
           .then(
             (value) => answer(null, value ?? {}),
             (error: unknown) =>
