@@ -7,6 +7,7 @@ import type { Kubernetes } from '../kubernetes/api.ts';
 import type { ObjectName } from '../kubernetes/client.ts';
 import { takeLease } from '../kubernetes/lease.ts';
 import { describe } from '../process/lifecycle.ts';
+import { pauseUnlessStopped } from '../process/pause.ts';
 import { VERSION } from './version.ts';
 
 export interface NodeConfigureOptions {
@@ -17,14 +18,26 @@ export interface NodeConfigureOptions {
   readonly place: NodePlace;
   readonly sight: NodeSight;
   readonly log: Logger;
-  /** Is told when {@link NodeConfigure.problem} is known. */
+  /** Is told when {@link NodeConfigure.problem} is another. */
   readonly refused: () => void;
+  /** For how many milliseconds after so many tries; longer and longer, without it. */
+  readonly pause?: (tries: number) => number;
 }
 
-/** Has `config_path` set where it is missing, beside everything else that the agent does. */
+/** What is slow, full or away now may not be so in a while; what stays as it is costs a look then. */
+const FIRST_PAUSE_MS = 15_000;
+const LONGEST_PAUSE_MS = 600_000;
+
+/** How long to wait after so many tries: longer each time, and not as long as other nodes. @param chance from 0 to 1. */
+export function pauseAfter(tries: number, chance: number): number {
+  return Math.min(FIRST_PAUSE_MS * 2 ** (tries - 1), LONGEST_PAUSE_MS) * (0.5 + chance);
+}
+
+/** Has `config_path` set where it is missing, beside everything else that the agent does, and tries until it is. */
 export class NodeConfigure {
   /** Rejects when it was set: the node is another now. */
   readonly changed: Promise<never>;
+  readonly #options: NodeConfigureOptions;
   readonly #stop = new AbortController();
   readonly #running: Promise<void>;
   #problem: string | undefined;
@@ -33,7 +46,8 @@ export class NodeConfigure {
     const changed = Promise.withResolvers<never>();
     changed.promise.catch(() => undefined);
     this.changed = changed.promise;
-    this.#running = this.#run(options, changed.reject);
+    this.#options = options;
+    this.#running = this.#run(changed.reject);
   }
 
   /** Why `config_path` could not be set, and what to do about it. */
@@ -47,21 +61,36 @@ export class NodeConfigure {
     await this.#running;
   }
 
-  async #run(options: NodeConfigureOptions, changed: (reason: Error) => void): Promise<void> {
-    const refused = (problem: string): void => {
-      this.#problem = `weir did not set config_path: ${problem}`;
-      options.refused();
-    };
-    try {
-      const end = await this.#configure(options);
-      if ('reason' in end) refused(`${end.reason}. ${end.remedy}`);
-      else if (end.kind === 'configured')
+  async #run(changed: (reason: Error) => void): Promise<void> {
+    const { pause = (tries) => pauseAfter(tries, Math.random()) } = this.#options;
+    const { signal } = this.#stop;
+    for (let tries = 1; !signal.aborted; tries++) {
+      const end = await this.#try();
+      if (signal.aborted) return;
+      this.#tell(end.problem);
+      if (end.kind === 'configured')
         changed(new Error('config_path is set, and the runtime was restarted; the agent starts again'));
-    } catch (error) {
-      if (this.#stop.signal.aborted) return;
-      options.log.error({ err: error }, 'config_path could not be set');
-      refused(describe(error));
+      // The journal knows what must not be tried again, and how often the runtime may be restarted.
+      if (end.problem === undefined) return;
+      await pauseUnlessStopped(pause(tries), signal);
     }
+  }
+
+  async #try(): Promise<{ readonly kind: Configured['kind']; readonly problem?: string }> {
+    try {
+      const end = await this.#configure(this.#options);
+      return 'reason' in end ? { kind: end.kind, problem: `${end.reason}. ${end.remedy}` } : end;
+    } catch (error) {
+      return { kind: 'failed', problem: describe(error) };
+    }
+  }
+
+  #tell(reason: string | undefined): void {
+    const problem = reason && `weir did not set config_path: ${reason}`;
+    if (problem === this.#problem) return;
+    this.#problem = problem;
+    if (problem !== undefined) this.#options.log.error(problem);
+    this.#options.refused();
   }
 
   #configure({ kubernetes, lease, node, place, sight, log }: NodeConfigureOptions): Promise<Configured> {

@@ -122,13 +122,15 @@ export class NodeRuntime {
 }
 
 /** What the agent goes by. */
-function essenceOf({ runtime, socket, certsDirs, laterDirs, ownedHosts, verdict }: NodeSight): unknown {
+export function essenceOf(sight: NodeSight): unknown {
+  const { runtime, socket, certsDirs, laterDirs, ownedHosts, missingConfigPath, verdict } = sight;
   return {
     runtime: runtime.value,
     socket: socket?.value,
     certsDirs,
     laterDirs,
     ownedHosts,
-    verdict: verdict.kind,
+    missingConfigPath,
+    verdict,
   };
 }

@@ -62,6 +62,7 @@ const HEALTH_MS = 60_000;
 const ASK_MS = 5_000;
 /** What failed on one node may fail on all: so long there is to notice it, and to switch this off. */
 const AFTER_FAILURE_MS = 600_000;
+
 /**
  * Sets `config_path` in the runtime's own configuration where it is missing, and restarts the runtime: one node at a
  * time, once for the same files, and rolled back unless it is healthy afterwards. What an earlier call left amid is

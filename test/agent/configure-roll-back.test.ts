@@ -37,6 +37,8 @@ function failAfterRestart(
   };
 }
 
+const findNobody = () => Promise.resolve({ name: 'test', isByItself: false, run: beAway, restart: beAway });
+const beAway = () => Promise.reject(new Error('the bus is away'));
 const noTurn = { takeTurn: () => Promise.reject(new Error('the API server is away')) };
 
 for (const [what, code] of [
@@ -161,10 +163,11 @@ test('a file that an agent left edited is put back also when nobody answers who 
     stop.abort();
   };
   await assert.rejects(node.configure({ signal: stop.signal }), { name: 'AbortError' });
-  const isAway = () => Promise.reject(new Error('the bus is away'));
-  const findRestarter = () =>
-    Promise.resolve({ name: 'test', isByItself: false, run: isAway, restart: isAway });
-  assertOutcome(await node.configure({ findRestarter }), 'failed', /nothing listens there.*the bus is away$/);
+  assertOutcome(
+    await node.configure({ findRestarter: findNobody }),
+    'failed',
+    /nothing listens there.*the bus is away$/,
+  );
   assert.equal(await node.read(), PLAIN);
 });
 
