@@ -243,6 +243,10 @@ node
   .option(...HOST_ROOT)
   .option(CERTS_DIR[0], `${CERTS_DIR[1]} (default: what the runtime's configuration says)`)
   .option(...STATE_DIR, defaultStateDirectory())
+  .option(
+    '--configure-runtime',
+    "with what the agent's flag of this name does to the runtime's configuration",
+  )
   .action(async (options: PlanFlags) => {
     const { planOfNode } = await import('./node.ts');
     await run((_, log) => planOfNode({ ...options, log }));

@@ -1,6 +1,9 @@
 import process from 'node:process';
 import type { Logger } from 'pino';
 import { checkedMirror } from '../agent/agent.ts';
+import { previewEdit } from '../agent/configure/proposal.ts';
+import { Refusal } from '../agent/configure/refusal.ts';
+import type { Target } from '../agent/configure/target.ts';
 import { askCri } from '../agent/runtimes/ask-cri.ts';
 import { type NodeSight, reasonOf } from '../agent/runtimes/node-sight.ts';
 import { ownedOf } from '../agent/runtimes/owned-hosts.ts';
@@ -27,6 +30,8 @@ export interface PlanFlags extends NodeFlags {
   readonly mirror: string;
   readonly certsDir?: string;
   readonly stateDir: string;
+  /** As the agent is given it. */
+  readonly configureRuntime?: boolean;
 }
 
 /** `weir node inspect` */
@@ -42,12 +47,9 @@ export async function planOfNode(flags: PlanFlags & { readonly log: Logger }): P
   const { config: whole, warnings } = await readConfig(flags);
   for (const warning of warnings) log.warn(formatProblem(warning, flags.config ?? flags.configMap ?? ''));
   const sight = await seeNode({ root, askCri });
-  const { certsDir } = flags;
-  const reason = reasonOf(sight);
-  if (certsDir === undefined && reason !== undefined) {
-    say(`nothing would be written: ${reason}`);
-    return;
-  }
+  const { certsDir, configureRuntime = false } = flags;
+  const edit = configureRuntime ? await editOf(flags, sight) : undefined;
+  const reason = certsDir === undefined && edit === undefined ? reasonOf(sight) : undefined;
   const left = ownedOf(whole, sight);
   const leftHosts = new Set(left.map(({ host }) => host));
   const upstreams = new Map([...whole.upstreams].filter(([host]) => !leftHosts.has(host)));
@@ -61,13 +63,31 @@ export async function planOfNode(flags: PlanFlags & { readonly log: Logger }): P
     config: { ...whole, upstreams },
     mirror,
     canary,
+    configureRuntime,
+    edit,
   });
   process.stdout.write(formatPlan(plan));
   for (const { host, reason } of left) say(`${host} is left alone: ${reason}`);
   for (const problem of plan.problems) say(problem);
   for (const { path, after } of plan.state)
     say(`${path} would be ${after === undefined ? 'removed' : 'written'}, for weir itself`);
-  if (plan.files.length === 0) say('every file is as it is to be');
+  if (reason !== undefined) say(`nothing would be written: ${reason}`);
+  else if (plan.files.length === 0) say('every file is as it is to be');
+  if (edit !== undefined) say(`the runtime would be restarted for ${edit.path}, one node at a time`);
+}
+
+/** Says why there is none where one is wanted. */
+async function editOf(
+  { hostRoot: root, stateDir }: PlanFlags,
+  sight: NodeSight,
+): Promise<Target | undefined> {
+  try {
+    return await previewEdit({ root, stateDir, sight });
+  } catch (error) {
+    if (!(error instanceof Refusal)) throw error;
+    say(`config_path would not be set: ${error.message}. ${error.remedy}`);
+    return undefined;
+  }
 }
 
 function say(line: string): void {

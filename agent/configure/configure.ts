@@ -1,17 +1,14 @@
 import type { Logger } from 'pino';
 import { askWorkload } from '../cri-workload.ts';
 import type { NodeSight } from '../runtimes/node-sight.ts';
-import { type NodeView, viewNode } from '../runtimes/node-view.ts';
 import { type Attempt, attempt, type Result, resume } from './attempt.ts';
-import { findContainerd } from './containerd-process.ts';
 import { hashOf, isUnfinished, type NewEntry } from './entry.ts';
 import { type AskWorkload, problemOf } from './health.ts';
 import { Journal } from './journal.ts';
+import { propose } from './proposal.ts';
 import { untilQuiet } from './quiet.ts';
 import { Refusal } from './refusal.ts';
-import { refuseAgain } from './refuse-again.ts';
 import { findRestarter } from './restarter.ts';
-import { findTarget, restartsItself, type Target } from './target.ts';
 
 /** What one node at a time has. */
 export interface Turn {
@@ -134,15 +131,9 @@ async function told(result: Result, { path }: Journal, turn?: Turn): Promise<Con
 /** Everything that has to be right before the first byte is written. @throws Refusal */
 async function prepare(options: ConfigureOptions, journal: Journal) {
   const { root, sight, version } = options;
-  if (sight.missingConfigPath === undefined) return undefined;
-  const containerd = await findContainerd(root, sight).catch((error: unknown) => {
-    if (restartsItself(sight) && error instanceof Refusal) return undefined;
-    throw error;
-  });
-  const target = await findTarget(root, sight, containerd);
-  if (target === undefined) return undefined;
-  const situation = await situationOf(viewNode(root), sight, target);
-  refuseAgain(journal, situation);
+  const found = await propose(root, sight, journal);
+  if (found === undefined) return undefined;
+  const { target, containerd, situation } = found;
   const work = await workOf(options, journal);
   const problem = await problemOf(work.ask, options.signal);
   if (problem !== undefined)
@@ -190,11 +181,4 @@ function askOf({ ask, root, sight }: ConfigureOptions): AskWorkload {
   const socket = sight.socket?.value;
   if (socket === undefined) return () => Promise.reject(new Error('where it listens is not known'));
   return (signal) => askWorkload({ root, socket }, { timeout: ASK_MS, signal });
-}
-
-/** Of all of the runtime's files as they are. */
-async function situationOf(view: NodeView, sight: NodeSight, target: Target): Promise<string> {
-  const paths = [...new Set([...sight.configFiles, target.path])];
-  const files = await Promise.all(paths.map(async (path) => [path, (await view.file(path))?.text ?? null]));
-  return hashOf(JSON.stringify(files));
 }

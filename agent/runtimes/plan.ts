@@ -5,12 +5,17 @@ import { type Logger, pino } from 'pino';
 import type { Config } from '../../config/config.ts';
 import { codeOf, fileProblem, messageOf } from '../../process/file-problem.ts';
 import type { HostState } from '../change.ts';
+import { restoreRuntimeConfiguration } from '../configure/restore.ts';
+import type { Target } from '../configure/target.ts';
 import { resolveOnNode } from '../node-root.ts';
+import { restoreNode } from '../restore-node.ts';
 import type { RuntimeFiles } from '../runtime-files.ts';
+import type { NodePlace } from '../state.ts';
 import { filesOf } from './files-of.ts';
 import type { NodeSight } from './node-sight.ts';
 import { byBytes } from './node-view.ts';
 import { shadow } from './shadow.ts';
+import { touchedPaths } from './touched-paths.ts';
 import { unifiedDiff } from './unified-diff.ts';
 
 /** What the agent would make of a node's files. */
@@ -40,6 +45,10 @@ export interface PlanOptions {
   readonly mirror: string;
   /** Whether the agent would place the canary's file too. */
   readonly canary?: boolean;
+  /** Whether it would leave the runtime's configuration as it made it, or take that back. */
+  readonly configureRuntime?: boolean;
+  /** What it would make of the runtime's configuration, for which the rest then holds. */
+  readonly edit?: Target | undefined;
 }
 
 /**
@@ -53,22 +62,25 @@ export async function planNode(options: PlanOptions): Promise<Plan> {
     throw fileProblem('make a copy below', tmpdir(), error);
   });
   try {
-    const { stateDir, sight, certsDir } = options;
+    const { stateDir, edit } = options;
     const root = resolve(options.root);
     const place = { root: copy, stateDir, log: silent() };
     const pretended = { processRoot: root, signal: () => Promise.resolve() };
-    const files = filesOf(sight, { place, certsDir, pretended });
-    if (files === undefined) return { files: [], state: [], problems: [] };
-    const { directories } = files;
-    for (const directory of [...directories, ...sight.laterDirs, stateDir])
-      await shadow(root, directory, copy);
-    const certs = await Promise.all(directories.map((directory) => resolveOnNode(copy, directory)));
+    const sight = edit === undefined ? options.sight : withPath(options.sight, edit.directory);
+    const files = filesOf(sight, { place, certsDir: options.certsDir, pretended });
+    await shadow(root, stateDir, copy);
+    const written = [...(files?.directories ?? []), ...(await touchedPaths(place))];
+    for (const path of [...written, ...sight.laterDirs]) await shadow(root, path, copy);
+    const certs = await Promise.all(written.map((path) => resolveOnNode(copy, path)));
     const states = [await resolveOnNode(copy, stateDir)];
     const before = { certs: await readAll(copy, certs), state: await readAll(copy, states) };
-    const problems = await apply(files, options);
+    const problems = [
+      ...(await leave(place, files, options)),
+      ...(files === undefined ? [] : await apply(files, options)),
+    ];
     const after = { certs: await readAll(copy, certs), state: await readAll(copy, states) };
     return {
-      files: compare(before.certs, after.certs),
+      files: [...compare(before.certs, after.certs), ...(edit === undefined ? [] : [plannedEdit(edit)])],
       state: compare(before.state, after.state),
       problems: problems.map((problem) => problem.replaceAll(`${copy}/`, '/')),
     };
@@ -85,6 +97,28 @@ export function formatPlan({ files }: Plan): string {
       return names + unifiedDiff(before ?? '', after ?? '');
     })
     .join('');
+}
+
+/** As the node is seen once this is its `config_path`. */
+function withPath(sight: NodeSight, directory: string): NodeSight {
+  return { ...sight, certsDirs: [directory], laterDirs: [], verdict: { kind: 'configurable' } };
+}
+
+function plannedEdit({ file, before, after }: Target): PlannedFile {
+  return { path: file, before, after };
+}
+
+/** As the agent does at its start, with what is of another runtime or of another way to tell it. */
+async function leave(
+  place: NodePlace & { readonly root: string },
+  inUse: RuntimeFiles | undefined,
+  { configureRuntime = false }: PlanOptions,
+): Promise<readonly string[]> {
+  const problems: string[] = [];
+  const note = (error: unknown): void => void problems.push(messageOf(error));
+  await restoreNode(place, [], inUse).catch(note);
+  if (!configureRuntime) await restoreRuntimeConfiguration(place).catch(note);
+  return problems;
 }
 
 async function apply(
