@@ -89,7 +89,7 @@ export class NodeConfigure {
     const problem = reason && `weir did not set config_path: ${reason}`;
     if (problem === this.#problem) return;
     this.#problem = problem;
-    if (problem !== undefined) this.#options.log.error(problem);
+    if (problem !== undefined) this.#options.log.warn({ reason }, 'weir did not set config_path');
     this.#options.refused();
   }
 

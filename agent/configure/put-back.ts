@@ -12,9 +12,10 @@ import { unsetString } from './toml-edit.ts';
 /**
  * - `as it was`: byte for byte, or not there, as it had not been
  * - `taken out`: it was changed since, and only our value went out of it
+ * - `unneeded`: it was so already, byte for byte
  * - `left`: it says something else of its own by now, or is gone
  */
-export type PutBack = 'as it was' | 'taken out' | 'left';
+export type PutBack = 'as it was' | 'taken out' | 'unneeded' | 'left';
 
 /**
  * Brings the file that weir edited back to what it was.
@@ -27,7 +28,7 @@ export async function putBack(root: string, journal: Journal, entry: Entry): Pro
   const now = (await viewNode(root).file(entry.file))?.text;
   if (now === undefined || hashOf(now) === entry.original?.hash) {
     await removeDirectories(root, entry);
-    return now === undefined && entry.original !== null ? 'left' : 'as it was';
+    return now === undefined && entry.original !== null ? 'left' : 'unneeded';
   }
   const original = await journal.original();
   if (now === entry.after) {

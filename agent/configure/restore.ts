@@ -25,7 +25,7 @@ export async function restoreRuntimeConfiguration(options: {
     return undefined;
   }
   // What failed was put back then.
-  const end = entry.step === 'failed' ? 'as it was' : await putBack(root, journal, entry);
+  const end = entry.step === 'failed' ? 'unneeded' : await putBack(root, journal, entry);
   log.info({ file: entry.path, end }, "the runtime's configuration is restored, without a restart");
   await journal.remove();
   return end;

@@ -23,7 +23,9 @@ export async function rollBack(work: Attempt, entry: Entry, reason: string): Pro
   if (end === 'left') problems.push(`${entry.path} was changed meanwhile and is left as it is`);
   await unlessItFails(work, problems, () => serveAgain(work, problems, { end, run, entry }));
   const full = problems.join('; ');
-  await journal.to('failed', { reason: full });
+  await journal.to('failed', { reason: full }).catch((error: unknown) => {
+    throw new Error(`${full}; and that is not written down: ${messageOf(error)}`, { cause: error });
+  });
   return { kind: 'failed', reason: full };
 }
 
@@ -33,7 +35,7 @@ async function serveAgain(
   { end, run, entry }: { readonly end: PutBack; readonly run: string | undefined; readonly entry: Entry },
 ): Promise<void> {
   const { journal, restarter, ask, healthMs, signal } = work;
-  const isRestarted = restarter.isByItself && end !== 'left';
+  const isRestarted = restarter.isByItself && (end === 'as it was' || end === 'taken out');
   if (!isRestarted && (await problemOf(ask, signal)) === undefined) return;
   const restarts = withRestart(entry.restarts);
   await unlessItFails(work, problems, () => journal.to('rolling back', { restarts }));

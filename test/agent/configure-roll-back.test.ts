@@ -13,6 +13,7 @@ import {
   STATE,
   type TestNode,
 } from './configure-node.ts';
+import { cutBefore } from './cut-power.ts';
 import { failWrites } from './failing-disk.ts';
 
 /** Does not start with what weir sets. */
@@ -176,7 +177,7 @@ test('a value that an administrator sets after weir failed to is theirs, and sta
   node.refuse = refuse;
   await node.configure();
   await node.write(CONFIG, EDITED);
-  assert.equal(await node.restore(), 'as it was');
+  assert.equal(await node.restore(), 'unneeded');
   assert.equal(await node.read(), EDITED);
   assert.deepEqual(await node.files(STATE), {});
 });
@@ -221,6 +222,40 @@ test('files that failed once are not tried again after others could not be writt
   await node.write(CONFIG, PLAIN);
   assertOutcome(await node.configure(), 'failed', /^this was tried with the same files before/);
   assert.equal(node.restarts, 2);
+});
+
+test('whenever the agent is killed at other files, those that failed once are not tried again', async (t) => {
+  let count = 0;
+  for (let isKilled = true; isKilled; count++) {
+    const node = await makeTestNode(t);
+    node.refuse = refuse;
+    await node.configure();
+    await node.passDay();
+    await node.write(CONFIG, OTHER);
+    isKilled = await cutBefore(t, count, async (spend) => {
+      node.onRestart = spend;
+      await node.configure();
+    });
+    node.onRestart = () => undefined;
+    await node.configure();
+    await node.write(CONFIG, PLAIN);
+    node.text = PLAIN;
+    assertOutcome(await node.configure(), 'failed', /^this was tried .* and failed: it is down$/);
+  }
+  assert.ok(count > 20, String(count));
+});
+
+test('a file that is back already keeps nobody waiting for the restart that it brings', async (t) => {
+  const node = await makeTestNode(t);
+  node.isByItself = true;
+  node.refuse = refuse;
+  const heal = failAfterRestart(t, node, 'ENOSPC', (path) => path.includes('/etc/containerd/'));
+  await assert.rejects(node.configure(), /is not put back/);
+  heal();
+  await node.write(CONFIG, PLAIN);
+  node.text = PLAIN;
+  assertOutcome(await node.configure(), 'failed', /^it is down$/);
+  assert.equal(node.restarts, 1);
 });
 
 test('what weir set in another file before is known, and goes, after an attempt that could not be written', async (t) => {
