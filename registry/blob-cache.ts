@@ -4,8 +4,8 @@ import { BlobLinks } from './blob-links.ts';
 import { type Early, EarlyQuestions } from './early-questions.ts';
 import { Fill, type UpstreamBody } from './fill.ts';
 import { HashPool } from './hash-pool.ts';
+import { mended } from './mended-blob.ts';
 import { passThrough } from './pass-through.ts';
-import { copyWithRest } from './rest-of-copy.ts';
 import { SpoolFull, sweepSpool } from './spool.ts';
 import { SpoolBudget } from './spool-budget.ts';
 import type { AskedRange, ByteRange, Link, Store, StoredBlob, Write } from './store.ts';
@@ -132,7 +132,7 @@ export class BlobCache {
     if (running !== undefined) return this.#join(running.fill, target, digest);
     const stored = await trouble.read(store.open(digest, asked));
     if (stored !== undefined && (link.size ?? stored.size) === stored.size)
-      return { blob: this.#mended(stored, target, digest), origin: 'hit' };
+      return { blob: mended(stored, (error) => this.#readAgain(wanted, error)), origin: 'hit' };
     if (stored !== undefined) {
       log.error(
         { digest, size: stored.size, wanted: link.size },
@@ -257,26 +257,15 @@ export class BlobCache {
     await passThrough({ digest, fetch, range, write, signal });
   }
 
-  /** A stored blob whose rest comes from the upstream when the store fails amid it. */
-  #mended(stored: StoredBlob, target: Target, digest: Digest): StoredBlob {
-    return {
-      size: stored.size,
-      close: () => stored.close(),
-      copyTo: (write, range, signal) =>
-        copyWithRest(
-          range,
-          write,
-          (counted) => stored.copyTo(counted, range, signal),
-          async (error, rest) => {
-            if (signal.aborted) throw error;
-            this.#options.log.error(
-              { err: error, digest },
-              'the store failed amid a blob; the rest comes from the upstream',
-            );
-            await this.#passThrough(target, digest, rest, write, signal);
-          },
-        ),
-    };
+  /** The reading that makes up for a store that failed amid the blob: one for all whom it failed. */
+  async #readAgain(wanted: Wanted, error: unknown): Promise<StoredBlob> {
+    const { target, digest } = wanted;
+    this.#options.log.error(
+      { err: error, digest },
+      'the store failed amid a blob; the rest comes from the upstream',
+    );
+    const fill = this.#running(target, digest)?.fill ?? this.#start(wanted);
+    return (await this.#join(fill, target, digest)).blob;
   }
 
   /** Asks whether the repository has the blob. @throws UpstreamFailure when it has not. */

@@ -2,7 +2,7 @@ import { setTimeout } from 'node:timers/promises';
 import { algorithmOf, type Digest } from '../oci/digest.ts';
 import type { HashPool } from './hash-pool.ts';
 import { keepTrying } from './keep-trying.ts';
-import { copyWithRest } from './rest-of-copy.ts';
+import { beyondGiven, type Compare, copyWithRest } from './rest-of-copy.ts';
 import { Spool, SpoolFull } from './spool.ts';
 import type { SpoolAccount, SpoolBudget } from './spool-budget.ts';
 import type { ByteRange, StoredBlob, Write } from './store.ts';
@@ -29,7 +29,7 @@ export interface FillOptions {
   readonly fetch: (offset: number, signal: AbortSignal) => Promise<UpstreamBody>;
   /** Takes the spool file in, after its digest matched and while readers still follow it. */
   readonly keep: (path: string, size: number) => Promise<void>;
-  /** Serves a reader whose fill the local disk has failed, from the byte at which it stands. */
+  /** Serves a reader whose fill the local disk has failed. */
   readonly without: (range: ByteRange, write: Write, signal: AbortSignal) => Promise<void>;
   /** Is told when the store did not take the blob; it is offered again after `pause` milliseconds. */
   readonly onKeepFailed: (error: unknown, pause: number) => void;
@@ -113,9 +113,13 @@ export class Fill {
       range,
       write,
       (counted) => spool.copyTo(range, counted, (offset) => this.#readable(offset), signal),
-      async (error, rest) => {
+      async (error, given) => {
         if (!(error instanceof SpoolFull) || signal.aborted) throw error;
-        await this.#options.without(rest, write, signal);
+        const compare: Compare = async (chunk, offset) => {
+          if (!(await spool.holds(chunk, offset)))
+            throw new WrongBody(`the upstream now sends other bytes than before for ${this.#options.digest}`);
+        };
+        await this.#options.without(range, beyondGiven(range.start, given, compare, write), signal);
       },
     );
   }

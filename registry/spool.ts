@@ -126,6 +126,18 @@ export class Spool {
     await copyFile(this.#file, range, write, readable, signal);
   }
 
+  /** Whether these are the bytes from the offset on. */
+  async holds(bytes: Uint8Array, offset: number): Promise<boolean> {
+    const held = Buffer.allocUnsafe(bytes.length);
+    let length = 0;
+    while (length < held.length) {
+      const { bytesRead } = await this.#file.read(held, length, held.length - length, offset + length);
+      if (bytesRead === 0) return false;
+      length += bytesRead;
+    }
+    return held.equals(bytes);
+  }
+
   /** Removes the file's name; what has it open can read on. */
   async unlink(): Promise<void> {
     await rm(this.path, { force: true });

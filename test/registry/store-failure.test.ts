@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, before, beforeEach, suite, test } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
+import { hexOf } from '../../oci/digest.ts';
 import { FilesystemStore } from '../../registry/filesystem-store.ts';
 import { EVERYTHING, FragileStore } from '../support/fragile-store.ts';
 import { type Image, makeImage, noise } from '../support/image.ts';
@@ -47,6 +48,15 @@ suite('a store that fails', () => {
     }
   };
 
+  const untilStored = async (): Promise<void> => {
+    for (;;) {
+      const answer = await fetch(`${mirror.url}/v2/${REPOSITORY}/blobs/${image.blobs[1]?.digest}`);
+      await answer.arrayBuffer();
+      if (answer.headers.get('cache-status') === 'weir; hit') return;
+      await setTimeout(10);
+    }
+  };
+
   test('does not keep anybody from pulling, from the first pull on', async () => {
     store.broken = EVERYTHING;
     await pull();
@@ -63,6 +73,29 @@ suite('a store that fails', () => {
     await pull();
     store.breaksAt = 1_000_000;
     await pull();
+  });
+
+  test('amid a blob is made up for by one reading upstream, however many it fails', async () => {
+    await pull();
+    await untilStored();
+    upstream.seen.length = 0;
+    store.breaksAt = 1_000_000;
+    store.broken = new Set(['putFile']);
+    await Promise.all(Array.from({ length: 20 }, pull));
+    assert.equal(upstream.count('GET', image.blobs[1]?.digest ?? ''), 1);
+  });
+
+  test('amid a blob that is damaged before that completes nothing', async () => {
+    await pull();
+    const { digest, bytes } = image.blobs[1] ?? assert.fail();
+    await untilStored();
+    const hex = hexOf(digest);
+    const damaged = Buffer.from(bytes);
+    damaged.writeUInt8(damaged.readUInt8(1_000) ^ 1, 1_000);
+    await writeFile(join(directory, 'store/blobs/sha256', hex.slice(0, 2), hex), damaged);
+    store.breaksAt = 1_000_000;
+    const url = `${mirror.url}/v2/${REPOSITORY}/blobs/${digest}`;
+    await assert.rejects(async () => (await fetch(url)).arrayBuffer());
   });
 
   test('is offered again what it did not take', async () => {
