@@ -7,7 +7,7 @@ import type { BlobOrigin } from './blob-cache.ts';
 import type { ManifestAnswer } from './manifest-cache.ts';
 import type { AskedRange, ByteRange, StoredBlob, Write } from './store.ts';
 
-/** A client that takes no byte for so long is gone. */
+/** A client that takes no byte of what is there for it for so long is gone. */
 const CLIENT_IDLE_MS = 120_000;
 
 const BLOB_HEADERS = { 'content-type': BLOB_TYPE, 'accept-ranges': 'bytes' } as const;
@@ -61,6 +61,7 @@ export async function answerBlob(
   digest: Digest,
   blob: StoredBlob,
   origin: BlobOrigin,
+  clientIdle = CLIENT_IDLE_MS,
 ): Promise<void> {
   const identity = identityOf(digest, origin);
   // Ahead of any range (RFC 9110, section 13.2.2).
@@ -80,7 +81,10 @@ export async function answerBlob(
     const leave = (): void => left.abort(new Error('the client left'));
     response.once('close', leave);
     if (response.destroyed) leave();
-    response.setTimeout(CLIENT_IDLE_MS, () => response.destroy());
+    // It also fires while the client waits for us; the next write arms it anew.
+    response.setTimeout(clientIdle, () => {
+      if (response.writableLength > 0) response.destroy();
+    });
     response.flushHeaders();
     await blob.copyTo(writeTo(response, left), range ?? { start: 0, end: size - 1 }, left.signal);
   }
