@@ -121,9 +121,10 @@ export class Freshness<R extends Confirmed> {
     });
   }
 
-  #note({ kind }: UpstreamFailure, { name, remove }: Inquiry<R>, known: R | undefined): void {
+  #note({ kind, status }: UpstreamFailure, { name, remove }: Inquiry<R>, known: R | undefined): void {
     if (kind !== 'absent') this.#failed.set(name, true);
-    else if (known !== undefined) {
+    // Who is refused (401, 403) does not learn whether it is there.
+    else if (known !== undefined && status === 404) {
       // Gone for good: it must not come back as stale when the upstream fails later.
       this.#memory.delete(name);
       if (remove !== undefined) this.#writes.add(name, remove);

@@ -11,6 +11,9 @@ import { digestName, keyOf, type Target } from './target.ts';
 import { MAX_REFERRERS_BYTES, type UpstreamClient } from './upstream.ts';
 import { absent, UpstreamFailure } from './upstream-failure.ts';
 
+/** How registries without the referrers API, and what stands before them, answer for a path that they do not know. */
+const WITHOUT_API: ReadonlySet<number | undefined> = new Set([400, 404, 405, 406, 501]);
+
 const MEMORY_BYTES = 16 * 1024 * 1024;
 
 export interface ReferrersAnswer {
@@ -83,8 +86,8 @@ export class ReferrersCache {
       name: digestName(target, subject),
       times: target.upstream.tags,
       stored: () => this.#stored(target, subject, trouble),
-      ask: async () => {
-        const referrers = await this.#listed(target, subject);
+      ask: async (known) => {
+        const referrers = await this.#listed(target, subject, known);
         const bytes = referrers === undefined ? 0 : formatReferrers(referrers).length;
         return { record: { referrers, bytes, checkedAt: Date.now() }, origin: 'miss' };
       },
@@ -98,12 +101,19 @@ export class ReferrersCache {
     };
   }
 
-  async #listed(target: Target, subject: Digest): Promise<readonly Referrer[] | undefined> {
+  /** `undefined` when the upstream has none to give, which one that merely refuses us does not say of a known list. */
+  async #listed(
+    target: Target,
+    subject: Digest,
+    known: Known | undefined,
+  ): Promise<readonly Referrer[] | undefined> {
     const { upstream, signal } = this.#options;
     try {
       return await upstream.referrers(target, subject, signal);
     } catch (error) {
-      if (error instanceof UpstreamFailure && error.kind === 'absent') return undefined;
+      if (!(error instanceof UpstreamFailure)) throw error;
+      const isRefusal = error.kind === 'absent' && known?.referrers === undefined;
+      if (isRefusal || WITHOUT_API.has(error.status)) return undefined;
       throw error;
     }
   }

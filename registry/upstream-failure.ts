@@ -37,7 +37,8 @@ export function absent(upstream: Upstream, why: string, status?: number): Upstre
 }
 
 export function limited(upstream: Upstream): UpstreamFailure {
-  return new UpstreamFailure('limited', upstream, 'it limits the rate of requests (429)', { reached: true });
+  const why = 'it limits the rate of requests (429)';
+  return new UpstreamFailure('limited', upstream, why, { reached: true, status: 429 });
 }
 
 /** What is configured, or was answered, cannot be right, so that another way out would bring the same. */
@@ -48,7 +49,7 @@ export function unfit(upstream: Upstream, why: string, cause?: unknown): Upstrea
 export function unavailable(
   upstream: Upstream,
   why: string,
-  options: { reached?: boolean; cause?: unknown } = {},
+  options: { reached?: boolean; status?: number; cause?: unknown } = {},
 ): UpstreamFailure {
   return new UpstreamFailure('unavailable', upstream, why, { reached: false, ...options });
 }

@@ -186,7 +186,7 @@ export class UpstreamHttp {
     if (statusCode === 401 || statusCode === 403 || statusCode === 404)
       throw absent(upstream, `it answered ${statusCode}${shown}`, statusCode);
     if (statusCode === 429) throw limited(upstream);
-    throw unavailable(upstream, `it answered ${statusCode}`, { reached: true });
+    throw unavailable(upstream, `it answered ${statusCode}`, { reached: true, status: statusCode });
   }
 
   /** One request with its redirects; what it may know of us goes to its own origin only. */

@@ -209,6 +209,33 @@ suite('what refers to a manifest', () => {
       }
     });
 
+  for (const status of [400, 404, 405, 406, 501])
+    test(`is not there at an upstream that answers ${status} for want of the API, as clients are told by 404`, async () => {
+      lists((response) => sendJson(response, status, {}));
+      assert.equal((await ask()).answer.status, 404);
+    });
+
+  for (const status of [401, 403])
+    test(`is not forgotten by a ${status}, not even after a restart`, async () => {
+      const directory = await temporaryDirectory();
+      const restart = async () => {
+        await mirror.close();
+        mirror = await startMirror(configure(ALWAYS), { directory });
+      };
+      await restart();
+      lists((response) => sendList(response, [referrer(SIGNATURE)]));
+      await ask();
+      lists((response) => sendJson(response, status, {}));
+      assert.equal((await ask()).answer.status, 404);
+      lists((response) => sendJson(response, 500, {}));
+      assert.equal((await ask()).answer.status, 200);
+      await restart();
+      const { answer, body } = await ask();
+      assert.match(answer.headers.get('cache-status') ?? '', /detail=stale/);
+      assert.deepEqual(body, listOf(referrer(SIGNATURE)));
+      await rm(directory, { recursive: true, force: true });
+    });
+
   test('is stale when the upstream limits requests, which is then left alone, and unavailable when never listed', async () => {
     mirror.configure(configure(ALWAYS));
     lists((response) => sendList(response, [referrer(SIGNATURE)]));
