@@ -13,7 +13,7 @@ import { StoreTrouble } from './store-trouble.ts';
 import { behindAnswers } from './store-writes.ts';
 import { nameOf, type Target } from './target.ts';
 import type { Manifest, UpstreamClient } from './upstream.ts';
-import { UpstreamFailure, unavailable } from './upstream-failure.ts';
+import { isOfHeadAlone, unavailable } from './upstream-failure.ts';
 
 const SWEEP_MS = 600_000;
 /** An image's configuration, and layers that cost more to store than to fetch. */
@@ -154,7 +154,7 @@ export class BlobCache {
 
   /** The size of the blob, without fetching it; `undefined` in it when the upstream does not tell. @throws as {@link open} */
   async size(target: Target, digest: Digest): Promise<{ size: number | undefined; origin: BlobOrigin }> {
-    const { store, upstream, signal, log } = this.#options;
+    const { store, log } = this.#options;
     const running = this.#running(target, digest);
     const read = running?.name === nameOf(target) ? running.fill.verifiedSize : undefined;
     if (read !== undefined) return { size: read, origin: 'miss' };
@@ -165,7 +165,7 @@ export class BlobCache {
       if (stored !== undefined && (link.size ?? stored.size) === stored.size)
         return { size: stored.size, origin: 'hit' };
     }
-    const { size } = await trouble.around(() => upstream.blobSize(target, digest, signal));
+    const { size } = await trouble.around(() => this.#ask(target, digest));
     return { size, origin: 'unstored' };
   }
 
@@ -235,8 +235,7 @@ export class BlobCache {
         'no room to spool a blob; it is streamed through and not stored',
       );
     }
-    const { upstream, signal } = this.#options;
-    const { size } = await upstream.blobSize(target, digest, signal);
+    const { size } = await this.#ask(target, digest, true);
     if (size === undefined)
       throw unavailable(target.upstream, 'it does not tell the size of a blob for which there is no room');
     const copyTo: StoredBlob['copyTo'] = (write, range, readerSignal) =>
@@ -270,20 +269,23 @@ export class BlobCache {
 
   /** Asks whether the repository has the blob. @throws UpstreamFailure when it has not. */
   async #confirm(target: Target, digest: Digest, early?: Early): Promise<void> {
-    const { upstream, signal } = this.#options;
     const answer = early?.take();
-    if (answer !== undefined) {
-      (await answer).cancel();
-      return;
-    }
+    if (answer === undefined) await this.#ask(target, digest);
+    else (await answer).cancel();
+  }
+
+  /** The size of a blob that the repository has, as far as the upstream tells it. @throws UpstreamFailure when it has not. */
+  async #ask(target: Target, digest: Digest, isSizeWanted = false): Promise<{ size: number | undefined }> {
+    const { upstream, signal } = this.#options;
     try {
-      await upstream.blobSize(target, digest, signal);
+      const told = await upstream.blobSize(target, digest, signal);
+      if (told.size !== undefined || !isSizeWanted) return told;
     } catch (error) {
-      if (!(error instanceof UpstreamFailure) || error.status === 404 || error.kind === 'limited')
-        throw error;
-      // Some registries, or what they redirect to, answer GET alone.
-      (await upstream.blob(target, digest, 0, signal)).cancel();
+      if (!isOfHeadAlone(error)) throw error;
     }
+    const body = await upstream.blob(target, digest, 0, signal);
+    body.cancel();
+    return { size: body.size };
   }
 
   #linkAfter(fill: Fill, target: Target, digest: Digest): void {

@@ -10,6 +10,7 @@ import { StoreTrouble } from './store-trouble.ts';
 import { StoreWrites } from './store-writes.ts';
 import { digestName, keyOf, nameOf, type Target } from './target.ts';
 import { MAX_MANIFEST_BYTES, type Manifest, type UpstreamClient } from './upstream.ts';
+import { isOfHeadAlone } from './upstream-failure.ts';
 
 const MEMORY_BYTES = 64 * 1024 * 1024;
 const MAX_TAGS = 20_000;
@@ -88,18 +89,20 @@ export class ManifestCache {
   async #byTag(target: Target, tag: string, accept: string, trouble: StoreTrouble): Promise<ManifestAnswer> {
     const { record, origin, overdue } = await this.#tags.resolve(this.#inquiry(target, tag, accept, trouble));
     const found = await this.#byDigest(target, record.digest, accept, trouble, record.mediaType);
-    return { manifest: found.manifest, origin: found.origin === 'miss' ? 'miss' : origin, overdue };
+    // That the tag could not be confirmed says more than where the manifest came from.
+    const isMiss = found.origin === 'miss' && origin !== 'stale';
+    return { manifest: found.manifest, origin: isMiss ? 'miss' : origin, overdue };
   }
 
   #inquiry(target: Target, tag: string, accept: string, trouble: StoreTrouble): Inquiry<TagRecord> {
-    const { store, upstream, signal } = this.#options;
+    const { store } = this.#options;
     const key = keyOf(target);
     return {
       name: `${nameOf(target)}:${tag}`,
       times: target.upstream.tags,
       stored: () => trouble.read(store.tag(key, tag)),
       ask: async (known) => {
-        const told = known && (await upstream.resolve(target, tag, acceptOf(accept), signal));
+        const told = known && (await this.#told(target, tag, accept));
         if (known !== undefined && told === known.digest)
           return { record: { ...known, checkedAt: Date.now() }, origin: 'revalidated' };
         const { digest, mediaType } = await this.#fetch(target, tag, accept);
@@ -108,6 +111,17 @@ export class ManifestCache {
       store: (record) => store.putTag(key, tag, record),
       remove: () => store.removeTag(key, tag),
     };
+  }
+
+  /** The digest of a tag as a HEAD tells it; `undefined` where only a GET can. @throws UpstreamFailure */
+  async #told(target: Target, tag: string, accept: string): Promise<string | undefined> {
+    const { upstream, signal } = this.#options;
+    try {
+      return await upstream.resolve(target, tag, acceptOf(accept), signal);
+    } catch (error) {
+      if (!isOfHeadAlone(error)) throw error;
+      return undefined;
+    }
   }
 
   /** From memory or the store, as far as it was pulled under this repository. */

@@ -29,6 +29,13 @@ export class UpstreamFailure extends Error {
   }
 }
 
+/** Whether a GET may be given what this HEAD was not: some registries, and what they redirect to, answer GET alone. */
+export function isOfHeadAlone(error: unknown): boolean {
+  return (
+    error instanceof UpstreamFailure && error.reached && error.status !== 404 && error.kind !== 'limited'
+  );
+}
+
 export function absent(upstream: Upstream, why: string, status?: number): UpstreamFailure {
   return new UpstreamFailure('absent', upstream, why, {
     reached: true,

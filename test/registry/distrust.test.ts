@@ -7,6 +7,7 @@ import { sendContent, sendJson, UpstreamRegistry } from '../support/upstream-reg
 
 const REPOSITORY = 'library/app';
 const NO_WAITING = 'tags: { ttl: 0s }';
+const NOW = 'tags: { ttl: 0s, staleWhileRevalidate: 0s }';
 
 suite('what is not to be trusted', () => {
   let image: Image;
@@ -156,9 +157,41 @@ suite('what is not to be trusted', () => {
       return true;
     };
     const head = await fetch(`${mirror.url}/v2/${REPOSITORY}/blobs/${layer().digest}`, { method: 'HEAD' });
-    assert.equal(head.status, 404);
+    assert.equal(head.status, 200);
+    assert.equal(head.headers.get('content-length'), String(layer().bytes.length));
     await assertPulls();
   });
+
+  for (const status of [403, 405, 500, 501])
+    test(`a tag is looked up by GET where HEAD is answered with ${status}`, async () => {
+      mirror.configure(`upstreams: { docker.io: { endpoint: "${upstream.url}", ${NOW} } }`);
+      upstream.fault = (request, response) => {
+        if (request.method !== 'HEAD') return false;
+        sendJson(response, status, {});
+        return true;
+      };
+      await assertPulls();
+      const moved = await makeImage([{ moved: 'on' }]);
+      upstream.push(REPOSITORY, 'v1', moved);
+      const answer = await get('manifests/v1');
+      assert.equal(answer.headers.get('docker-content-digest'), moved.manifest.digest);
+    });
+
+  for (const status of [401, 403])
+    test(`a tag that the upstream refuses with ${status} is not forgotten`, async () => {
+      mirror.configure(`upstreams: { docker.io: { endpoint: "${upstream.url}", ${NOW} } }`);
+      await assertPulls();
+      for (const [theirs, ours] of [
+        [status, 404],
+        [500, 200],
+      ] as const) {
+        upstream.fault = (_, response) => {
+          sendJson(response, theirs, {});
+          return true;
+        };
+        assert.equal((await get('manifests/v1')).status, ours);
+      }
+    });
 
   test('a tag that the upstream has deleted does not come back when the upstream fails later', async () => {
     await (await get('manifests/v1')).arrayBuffer();

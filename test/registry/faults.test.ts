@@ -1,13 +1,16 @@
 import assert from 'node:assert/strict';
-import { readdir } from 'node:fs/promises';
+import { readdir, rm } from 'node:fs/promises';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { join } from 'node:path';
 import { afterEach, before, beforeEach, suite, test } from 'node:test';
+import { parseConfig } from '../../config/parse.ts';
+import { FilesystemStore } from '../../registry/filesystem-store.ts';
 import { contentOf, type Image, makeImage, noise } from '../support/image.ts';
-import { type Mirror, startMirror } from '../support/mirror.ts';
+import { type Mirror, startMirror, temporaryDirectory } from '../support/mirror.ts';
 import { sendContent, sendJson, UpstreamRegistry } from '../support/upstream-registry.ts';
 
 const REPOSITORY = 'library/app';
+const NOW = '{ ttl: 0s, staleWhileRevalidate: 0s }';
 
 suite('an upstream that fails:', () => {
   let image: Image;
@@ -253,6 +256,12 @@ suite('tags', () => {
     return answer.headers.get('docker-content-digest');
   };
 
+  const assertStale = async () => {
+    const answer = await fetch(`${mirror.url}/v2/${REPOSITORY}/manifests/v1`);
+    assert.equal(answer.headers.get('docker-content-digest'), images[0]?.manifest.digest);
+    assert.match(answer.headers.get('cache-status') ?? '', /detail=stale$/);
+  };
+
   test('are not looked up again within their time to live', async () => {
     mirror = await startMirror(`upstreams: { docker.io: { endpoint: "${upstream.url}" } }`);
     await digestOfTag();
@@ -310,6 +319,73 @@ suite('tags', () => {
       assert.match(answer.headers.get('cache-status') ?? '', /detail=stale$/);
     }
     assert.equal(upstream.seen.length, 2, 'the upstream that hangs was asked once');
+  });
+
+  test('are confirmed by one HEAD, however many ask while it is on its way', async () => {
+    const yaml = `upstreams: { docker.io: { endpoint: "${upstream.url}", tags: ${NOW} } }`;
+    const { config } = parseConfig(yaml);
+    const everybody = Promise.withResolvers<void>();
+    let clients = 0;
+    mirror = await startMirror(yaml, {
+      config: () => {
+        clients += 1;
+        if (clients > 30) everybody.resolve();
+        return config;
+      },
+    });
+    await digestOfTag();
+    upstream.seen.length = 0;
+    upstream.fault = (_, response) => {
+      void everybody.promise.then(() => response.end());
+      response.writeHead(200, { 'docker-content-digest': images[0]?.manifest.digest });
+      return true;
+    };
+    const told = await Promise.all(Array.from({ length: 30 }, digestOfTag));
+    assert.deepEqual(new Set(told), new Set([images[0]?.manifest.digest]));
+    assert.deepEqual(
+      upstream.seen.map(({ method }) => method),
+      ['HEAD'],
+    );
+  });
+
+  suite('that are known from before a restart', () => {
+    let directory: string;
+    beforeEach(async () => {
+      directory = await temporaryDirectory();
+      await start();
+      await digestOfTag();
+      await mirror.close();
+    });
+    afterEach(() => rm(directory, { recursive: true, force: true }));
+
+    const start = async () => {
+      const yaml = `upstreams: { docker.io: { endpoint: "${upstream.url}", tags: ${NOW} } }`;
+      mirror = await startMirror(yaml, { directory });
+    };
+    test('are served as stale while the upstream fails', async () => {
+      upstream.fault = (_, response) => {
+        sendJson(response, 500, {});
+        return true;
+      };
+      await start();
+      await assertStale();
+    });
+
+    test('are stale also where their manifest has to be fetched again', async () => {
+      const { digest } = images[0]?.manifest ?? assert.fail();
+      await (await FilesystemStore.open(join(directory, 'store'))).remove(digest);
+      upstream.fault = (request, response) => {
+        if (request.method !== 'HEAD') return false;
+        sendJson(response, 429, {});
+        return true;
+      };
+      await start();
+      await assertStale();
+      assert.match(
+        await mirror.metrics.metrics(),
+        /weir_registry_stale_tags_total\{upstream="docker.io"\} 1/,
+      );
+    });
   });
 
   test('are looked up once for all who ask at the same time', async () => {

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import { mkdir, mkdtemp, open, readdir, rm, utimes, writeFile } from 'node:fs/promises';
+import type { ServerResponse } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, suite, test } from 'node:test';
@@ -13,7 +14,7 @@ import { SpoolBudget, WaitingBytes } from '../../registry/spool-budget.ts';
 import { FragileStore } from '../support/fragile-store.ts';
 import { contentOf, noise } from '../support/image.ts';
 import { type Mirror, startMirror } from '../support/mirror.ts';
-import { UpstreamRegistry } from '../support/upstream-registry.ts';
+import { sendJson, UpstreamRegistry } from '../support/upstream-registry.ts';
 
 const REPOSITORY = 'library/app';
 const layer = contentOf('application/octet-stream', noise(2_000_000));
@@ -44,6 +45,38 @@ suite('blobs on their way', () => {
     const part = await fetch(url, { headers: { range: 'bytes=10-1999999' } });
     assert.equal(part.status, 206);
     assert.ok(Buffer.from(await part.arrayBuffer()).equals(layer.bytes.subarray(10)));
+  });
+
+  for (const [name, answer] of [
+    ['is refused', (response: ServerResponse) => sendJson(response, 403, {})],
+    ['tells no length', (response: ServerResponse) => response.writeHead(200).end()],
+  ] as const)
+    test(`are streamed through without room for them also where a HEAD ${name}`, async () => {
+      const url = await start({ spoolLimit: 1_000_000 });
+      let asked = 0;
+      upstream.fault = (request, response) => {
+        if (request.method === 'HEAD') answer(response);
+        else if (++asked > 1) return false;
+        else {
+          response.writeHead(200, { 'content-type': layer.mediaType }).flushHeaders();
+          response.end(layer.bytes);
+        }
+        return true;
+      };
+      assert.ok(Buffer.from(await (await fetch(url)).arrayBuffer()).equals(layer.bytes));
+    });
+
+  test('are not said to be missing when nobody tells their size and there is no room for them', async () => {
+    const url = await start({ spoolLimit: 1_000_000 });
+    upstream.fault = (request, response) => {
+      if (request.method === 'HEAD') sendJson(response, 403, {});
+      else {
+        response.writeHead(200, { 'content-type': layer.mediaType }).flushHeaders();
+        response.end(layer.bytes);
+      }
+      return true;
+    };
+    assert.equal((await fetch(url)).status, 503);
   });
 
   test('are streamed through when only their end shows that there is no room for them', async () => {
