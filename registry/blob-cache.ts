@@ -55,7 +55,7 @@ export class BlobCache {
   /** By host and digest: what another host sends is another matter until its digest has matched. */
   readonly #fills = new Map<string, RunningFill>();
   readonly #links: BlobLinks;
-  /** Links that are noted once a fill has matched. */
+  /** Links that are being noted, or will be once a fill has matched. */
   readonly #linking = new Set<Promise<void>>();
   readonly #early = new EarlyQuestions();
   readonly #hashes = new HashPool();
@@ -105,20 +105,21 @@ export class BlobCache {
 
   async #open(wanted: Wanted): Promise<BlobAnswer> {
     const { target, digest, trouble, early } = wanted;
-    const link = await this.#links.find(target, digest, trouble);
-    if (link !== undefined) return this.#openLinked(wanted, link);
+    const known = await this.#links.find(target, digest, trouble);
+    if (known !== undefined) return this.#openLinked(wanted, known);
     const running = this.#running(target, digest);
     if (running !== undefined && running.name !== nameOf(target)) {
       await this.#confirm(target, digest, early);
       if (!running.fill.joinable) return this.#open(wanted);
       // Nothing is noted of the host before its bytes have matched.
-      this.#linkAfter(running.fill, target, digest);
+      this.#link(target, digest, linkOf(running.fill));
       return this.#join(running.fill, target, digest);
     }
-    if (running === undefined && (await this.#links.isFromHost(target, digest, trouble))) {
+    const link = running === undefined ? await this.#links.ofHost(target, digest, trouble) : undefined;
+    if (link !== undefined) {
       await this.#confirm(target, digest, early);
-      await this.#link(target, digest);
-      return this.#openLinked(wanted, {});
+      this.#link(target, digest, Promise.resolve(link));
+      return this.#openLinked(wanted, link);
     }
     // Somebody else may have begun to read it meanwhile.
     if (this.#running(target, digest) !== running) return this.#open(wanted);
@@ -288,26 +289,20 @@ export class BlobCache {
     return { size: body.size };
   }
 
-  #linkAfter(fill: Fill, target: Target, digest: Digest): void {
-    const linking = fill.done
+  /** Notes, behind the answer, that the repository has a blob that its host sent, once it is known what to note. */
+  #link(target: Target, digest: Digest, link: Promise<Link>): void {
+    const { log } = this.#options;
+    const linking = link
       .then(
-        () => this.#link(target, digest),
+        async (known) => this.#links.put(target, digest, known),
+        // Nothing came of the fill, which says so itself.
         () => undefined,
+      )
+      .catch((error: unknown) =>
+        log.error({ err: error, digest }, 'the store did not take a link; another replica asks the upstream'),
       )
       .finally(() => this.#linking.delete(linking));
     this.#linking.add(linking);
-  }
-
-  /** Notes that the repository has a blob that its host sent. */
-  async #link(target: Target, digest: Digest): Promise<void> {
-    try {
-      await this.#links.put(target, digest, {});
-    } catch (error) {
-      this.#options.log.error(
-        { err: error, digest },
-        'the store did not take a link; the upstream is asked again next time',
-      );
-    }
   }
 }
 
@@ -317,6 +312,12 @@ interface Wanted {
   readonly asked: AskedRange | undefined;
   readonly trouble: StoreTrouble;
   readonly early: Early | undefined;
+}
+
+async function linkOf(fill: Fill): Promise<Link> {
+  await fill.done;
+  const size = fill.verifiedSize;
+  return size === undefined ? {} : { size };
 }
 
 function fillKey({ upstream }: Target, digest: Digest): string {

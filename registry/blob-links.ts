@@ -33,20 +33,27 @@ export class BlobLinks {
     return known;
   }
 
-  /** Whether any repository of the target's host brought the blob in. */
-  async isFromHost(target: Target, digest: Digest, trouble: StoreTrouble): Promise<boolean> {
-    return (await trouble.read(this.#store.link(hostKey(target), digest))) !== undefined;
+  /** What is known of the blob when any repository of the target's host brought it in. */
+  async ofHost(target: Target, digest: Digest, trouble: StoreTrouble): Promise<Link | undefined> {
+    return await trouble.read(this.#store.link(hostKey(target), digest));
   }
 
   /** Notes that the upstream has the blob in this repository. @throws Error of the store. */
   async put(target: Target, digest: Digest, link: Link): Promise<void> {
-    const key = keyOf(target);
+    const name = digestName(target, digest);
+    // The upstream has said so, whatever becomes of it in the store.
+    if (!this.#known.has(name)) this.#known.set(name, link);
+    this.#known.set(name, await this.#note(keyOf(target), digest, link));
+    await this.#note(hostKey(target), digest, link);
+  }
+
+  /** Writes a link that says more than the one that is there; a manifest's keeps what it has. */
+  async #note(key: RepositoryKey, digest: Digest, link: Link): Promise<Link> {
     const there = await this.#store.link(key, digest);
-    // A manifest's link says more, and stays.
-    if (there === undefined) await this.#store.putLink(key, digest, link);
-    if ((await this.#store.link(hostKey(target), digest)) === undefined)
-      await this.#store.putLink(hostKey(target), digest, {});
-    this.#known.set(digestName(target, digest), there ?? link);
+    if (there !== undefined && (there.size !== undefined || link.size === undefined)) return there;
+    const complete = { ...there, ...link };
+    await this.#store.putLink(key, digest, complete);
+    return complete;
   }
 }
 

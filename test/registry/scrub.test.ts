@@ -60,6 +60,20 @@ suite('stored content', () => {
     assert.equal(upstream.count('GET', layer().digest), 3);
   });
 
+  test('that is cut short is fetched again also for a repository that another one has brought it for', async () => {
+    upstream.push('library/other', 'v1', image);
+    const pullOther = async (): Promise<void> => {
+      const blob = await fetch(`${mirror.url}/v2/library/other/blobs/${layer().digest}`);
+      assert.ok(Buffer.from(await blob.arrayBuffer()).equals(layer().bytes));
+    };
+    await pull();
+    await restart();
+    await pullOther();
+    await restart();
+    await truncate(pathOf(layer().digest), 100);
+    await pullOther();
+  });
+
   test('of a manifest that was overwritten is fetched again', async () => {
     await pull();
     await restart();

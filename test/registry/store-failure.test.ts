@@ -98,6 +98,22 @@ suite('a store that fails', () => {
     await assert.rejects(async () => (await fetch(url)).arrayBuffer());
   });
 
+  test('that hangs when it is to take a link keeps nobody waiting, and is waited for at the end', async () => {
+    upstream.push('library/other', 'v1', image);
+    await pull();
+    await untilStored();
+    const gate = Promise.withResolvers<void>();
+    store.gates = new Map([['putLink', gate.promise]]);
+    const { digest, bytes } = image.blobs[1] ?? assert.fail();
+    const answer = await fetch(`${mirror.url}/v2/library/other/blobs/${digest}`);
+    assert.ok(Buffer.from(await answer.arrayBuffer()).equals(bytes));
+    const closed = mirror.close();
+    gate.resolve();
+    await closed;
+    const link = await store.link({ host: 'docker.io', repository: 'library/other' }, digest);
+    assert.deepEqual(link, { size: bytes.length });
+  });
+
   test('is offered again what it did not take', async () => {
     store.broken = EVERYTHING;
     await pull();
