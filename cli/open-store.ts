@@ -51,7 +51,7 @@ export async function openStore(text: string, options: StoreOptions): Promise<Op
 
 async function openS3Store(
   text: string,
-  { log, caDirectory, spoolDirectory }: StoreOptions,
+  { log, caDirectory, spoolDirectory, mustExist }: StoreOptions,
 ): Promise<OpenStore> {
   // The SDK is large, and a filesystem store does without it.
   const { S3Store } = await import('../registry/s3-store.ts');
@@ -63,8 +63,11 @@ async function openS3Store(
     if (own !== undefined) await rm(own, { recursive: true, force: true });
   };
   try {
-    const ca = caDirectory === undefined ? {} : { caDirectory };
-    const store = await S3Store.open(location, { log, signal: stop.signal, ...ca });
+    const given = {
+      ...(caDirectory === undefined ? {} : { caDirectory }),
+      ...(mustExist === undefined ? {} : { mustExist }),
+    };
+    const store = await S3Store.open(location, { log, signal: stop.signal, ...given });
     return { store, spoolDirectory: spoolDirectory ?? own ?? tmpdir(), problem: () => store.problem, close };
   } catch (error) {
     await close();

@@ -22,12 +22,15 @@ export async function runScrub(options: {
     const { blobs, bytes, damaged } = await scrub(opened.store, {
       repair,
       signal: stop,
-      onDamage: ({ digest, why }) =>
-        process.stdout.write(`${repair ? 'removed' : 'damaged'} ${digest}: ${why}\n`),
+      onDamage: ({ digest, why, outcome }) => process.stdout.write(`${outcome} ${digest}: ${why}\n`),
     });
+    const unreadable = damaged.filter(({ outcome }) => outcome === 'unreadable').length;
+    const also = unreadable === 0 ? '' : `, ${unreadable} could not be read`;
     process.stdout.write(
-      `${blobs} blobs with ${bytes} bytes were compared with their digests; ${damaged.length} are damaged\n`,
+      `${blobs} blobs with ${bytes} bytes were compared with their digests; ${damaged.length - unreadable} are damaged${also}\n`,
     );
+    if (unreadable > 0)
+      throw new Error('blobs that could not be read were left; look at the store, and run it again');
     if (!repair && damaged.length > 0)
       throw new Error(
         'damaged blobs were found and left; run it without --dry-run to have them fetched again',

@@ -33,6 +33,8 @@ export interface S3StoreOptions {
   readonly log: Logger;
   /** Where `ca` of the location is looked for, when it is no absolute path. */
   readonly caDirectory?: string;
+  /** The prefix must hold a store already; none is begun there. */
+  readonly mustExist?: boolean;
   /** Ends what is under way, and the sweeping. */
   readonly signal: AbortSignal;
 }
@@ -230,6 +232,13 @@ export class S3Store implements Store {
   async #checkLayout(): Promise<void> {
     const key = this.#keys.marker;
     const found = await this.#bucket.text(key);
+    if (found === undefined && this.#options.mustExist === true) {
+      const { bucket, prefix } = this.#location;
+      throw new S3Failure(
+        'refused',
+        `s3://${bucket}/${prefix} holds no store of weir; look at the prefix that the registry was given`,
+      );
+    }
     if (found === undefined) {
       await this.#bucket.put(key, { bytes: Buffer.from(LAYOUT_MARKER), type: RECORD_TYPE });
     } else if (!isOurLayout(found)) {

@@ -1,10 +1,13 @@
 import { algorithmOf, type Digest, hasherFor } from '../oci/digest.ts';
+import { messageOf } from '../process/file-problem.ts';
 import type { Store, StoredBlob } from './store.ts';
 
 /** A blob that is not what its digest says, or cannot be read. */
 export interface Damage {
   readonly digest: Digest;
   readonly why: string;
+  /** `unreadable`: it may be right, so it stays, as a `damaged` one does that is not to be removed. */
+  readonly outcome: 'removed' | 'damaged' | 'unreadable';
 }
 
 export interface ScrubReport {
@@ -28,19 +31,38 @@ export async function scrub(
   let bytes = 0;
   for await (const digest of store.digests()) {
     signal.throwIfAborted();
-    const blob = await store.open(digest);
     blobs += 1;
-    bytes += blob?.size ?? 0;
+    const { size, damage } = await examine(store, digest, repair, signal);
+    bytes += size;
+    if (damage === undefined) continue;
+    damaged.push(damage);
+    onDamage(damage);
+  }
+  return { blobs, bytes, damaged };
+}
+
+/** One blob that the store does not give, or does not let go, is no reason to leave the others unread. */
+async function examine(
+  store: Store,
+  digest: Digest,
+  repair: boolean,
+  signal: AbortSignal,
+): Promise<{ size: number; damage?: Damage }> {
+  let size = 0;
+  try {
+    const blob = await store.open(digest);
+    size = blob?.size ?? 0;
     const why =
       blob === undefined
         ? 'it was overwritten by somebody else, or is gone by now'
         : await damageOf(blob, digest, signal);
-    if (why === undefined) continue;
-    damaged.push({ digest, why });
-    onDamage({ digest, why });
+    if (why === undefined) return { size };
     if (repair) await store.remove(digest);
+    return { size, damage: { digest, why, outcome: repair ? 'removed' : 'damaged' } };
+  } catch (error) {
+    if (signal.aborted) throw error;
+    return { size, damage: { digest, why: messageOf(error), outcome: 'unreadable' } };
   }
-  return { blobs, bytes, damaged };
 }
 
 async function damageOf(blob: StoredBlob, digest: Digest, signal: AbortSignal): Promise<string | undefined> {

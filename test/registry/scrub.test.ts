@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { rm, truncate, writeFile } from 'node:fs/promises';
+import { mkdir, rm, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, beforeEach, suite, test } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
@@ -97,6 +97,21 @@ suite('stored content', () => {
       (await weir('registry', 'scrub', '--store', store, '--dry-run')).stdout,
       /^3 blobs .*; 0 are damaged\n$/,
     );
+  });
+
+  test('that cannot be read is reported and left by the scrub, which goes on with the rest', async () => {
+    await pull();
+    await restart();
+    await rm(pathOf(layer().digest));
+    await mkdir(pathOf(layer().digest));
+    await writeFile(pathOf(image.manifest.digest), 'damaged');
+    const store = `file:${join(directory, 'store')}`;
+    const { code, stdout, stderr } = await weir('registry', 'scrub', '--store', store);
+    assert.equal(code, 1);
+    assert.match(stdout, new RegExp(`^unreadable ${layer().digest}: EISDIR`, 'm'));
+    assert.match(stdout, new RegExp(`^removed ${image.manifest.digest}: `, 'm'));
+    assert.match(stdout, /^3 blobs .*; 1 are damaged, 1 could not be read$/m);
+    assert.match(stderr, /look at the store, and run it again/);
   });
 
   test('of other platforms is fetched in advance where that is wanted', async () => {

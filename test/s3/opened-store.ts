@@ -19,6 +19,7 @@ export interface StoreSettings {
   readonly ca?: string;
   /** `chain`: wherever the SDK finds them. */
   readonly credentials?: 'chain';
+  readonly mustExist?: boolean;
   readonly signal?: AbortSignal;
 }
 
@@ -36,7 +37,11 @@ export async function openS3Store(settings: StoreSettings): Promise<S3Store> {
     ...(ca && { ca }),
   });
   const location = parseS3Location(`s3://${bucket}/${prefix}?${parameters.toString()}`);
-  return await S3Store.open(location, { log: pino({ level: 'silent' }), signal });
+  return await S3Store.open(location, {
+    log: pino({ level: 'silent' }),
+    signal,
+    ...(settings.mustExist === undefined ? {} : { mustExist: settings.mustExist }),
+  });
 }
 
 /** The blob's bytes, or those of the range, opened with the range that was asked. */

@@ -10,7 +10,7 @@ import { S3Store } from '../../registry/s3-store.ts';
 import { freePort } from '../containerd/port.ts';
 import { run } from '../tools/command.ts';
 import { makeScratch, removeScratch } from '../tools/scratch.ts';
-import { openS3Store } from './opened-store.ts';
+import { openS3Store, type StoreSettings } from './opened-store.ts';
 import { startS3Proxy } from './s3-proxy.ts';
 import { ACCESS_KEY, BUCKET, type S3Server, SECRET_KEY, startS3Server } from './s3-server.ts';
 import { s3ServerNames } from './s3-server-tools.ts';
@@ -30,7 +30,7 @@ for (const name of s3ServerNames)
       await removeScratch(scratch);
     });
 
-    const messageOf = async (settings: { bucket?: string; accessKey?: string; secretKey?: string }) => {
+    const messageOf = async (settings: Omit<StoreSettings, 'scratch' | 'endpoint'>) => {
       const opening = openS3Store({ scratch, endpoint: server.endpoint, ...settings });
       const error = await opening.then(
         () => assert.fail('it was opened'),
@@ -45,6 +45,14 @@ for (const name of s3ServerNames)
         await messageOf({ bucket: 'elsewhere' }),
         'cannot read s3://elsewhere/weir/weir-store.json: there is no such bucket; create elsewhere, or correct the bucket, region or endpoint in --store',
       );
+    });
+
+    test('a prefix without a store, where one must be, and begins none there', async () => {
+      for (let round = 0; round < 2; round++)
+        assert.equal(
+          await messageOf({ prefix: 'typo', mustExist: true }),
+          's3://images/typo/ holds no store of weir; look at the prefix that the registry was given',
+        );
     });
 
     test('a wrong access key', async () => {
