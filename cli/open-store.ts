@@ -1,7 +1,8 @@
 import { existsSync } from 'node:fs';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { lstat, mkdir } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
+import { geteuid } from 'node:process';
 import type { Logger } from 'pino';
 import { UsageError } from '../process/lifecycle.ts';
 import { FilesystemStore, LAYOUT_FILE } from '../registry/filesystem-store.ts';
@@ -57,20 +58,32 @@ async function openS3Store(
   const { S3Store } = await import('../registry/s3-store.ts');
   const location = parseS3Location(text);
   const stop = new AbortController();
-  const own = spoolDirectory === undefined ? await mkdtemp(join(tmpdir(), 'weir-spool-')) : undefined;
-  const close = async (): Promise<void> => {
-    stop.abort(new Error('weir is stopping'));
-    if (own !== undefined) await rm(own, { recursive: true, force: true });
-  };
+  const spool = spoolDirectory ?? (mustExist === true ? tmpdir() : await ownSpoolDirectory());
+  const close = async (): Promise<void> => stop.abort(new Error('weir is stopping'));
   try {
     const given = {
       ...(caDirectory === undefined ? {} : { caDirectory }),
       ...(mustExist === undefined ? {} : { mustExist }),
     };
     const store = await S3Store.open(location, { log, signal: stop.signal, ...given });
-    return { store, spoolDirectory: spoolDirectory ?? own ?? tmpdir(), problem: () => store.problem, close };
+    return { store, spoolDirectory: spool, problem: () => store.problem, close };
   } catch (error) {
     await close();
     throw error;
   }
+}
+
+/**
+ * The same at every start, so that what a killed process has left there is swept by the next one.
+ *
+ * @throws Error when somebody else has it, who could read or change what is on its way.
+ */
+async function ownSpoolDirectory(): Promise<string> {
+  const uid = geteuid?.();
+  const path = join(tmpdir(), `weir-spool-${uid ?? 'own'}`);
+  await mkdir(path, { recursive: true, mode: 0o700 });
+  const found = await lstat(path);
+  if (!found.isDirectory() || (uid !== undefined && found.uid !== uid))
+    throw new Error(`${path} is not of the user that weir runs as; name another directory with --spool-dir`);
+  return path;
 }

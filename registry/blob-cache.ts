@@ -180,9 +180,9 @@ export class BlobCache {
 
   #sweep(): void {
     const { spoolDirectory, log } = this.#options;
-    sweepSpool(spoolDirectory).catch((error: unknown) =>
-      log.warn({ err: error }, 'the spool directory was not swept'),
-    );
+    Promise.all([...this.#fills.values()].map(({ fill }) => fill.touch()))
+      .then(() => sweepSpool(spoolDirectory))
+      .catch((error: unknown) => log.warn({ err: error }, 'the spool directory was not swept'));
   }
 
   #running(target: Target, digest: Digest): RunningFill | undefined {
@@ -230,11 +230,8 @@ export class BlobCache {
     try {
       return { blob: await fill.reader(), origin: 'miss' };
     } catch (error) {
+      // The fill has told the log of it, once for all its readers.
       if (!(error instanceof SpoolFull)) throw error;
-      this.#options.log.warn(
-        { err: error, digest },
-        'no room to spool a blob; it is streamed through and not stored',
-      );
     }
     const { size } = await this.#ask(target, digest, true);
     if (size === undefined)

@@ -106,6 +106,11 @@ export class Fill {
     }
   }
 
+  /** Keeps the spool file from being swept, however long the store takes to have it. */
+  async touch(): Promise<void> {
+    await this.#spool?.touch();
+  }
+
   async #copyTo(write: Write, range: ByteRange, signal: AbortSignal): Promise<void> {
     const spool = this.#spool;
     if (spool === undefined) throw new Error('the fill has ended');

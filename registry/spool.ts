@@ -15,16 +15,6 @@ const SPOOL_FILE = /^weir-[0-9a-f-]{36}\.spool$/;
 const GATHER_BYTES = 256 * 1024;
 /** A slow upstream's bytes are not held back for longer than this. */
 const GATHER_MS = 4;
-/** Failures of the local disk that say that it takes nothing more now. */
-const FULL_CODES: ReadonlySet<string | undefined> = new Set([
-  'ENOSPC',
-  'EDQUOT',
-  'EROFS',
-  'EMFILE',
-  'ENFILE',
-  'EFBIG',
-]);
-
 export interface SpoolOptions {
   readonly directory: string;
   readonly hashes: HashPool;
@@ -35,7 +25,7 @@ export interface SpoolOptions {
   readonly onWritten: () => void;
 }
 
-/** The local disk takes no more: what needs it has to do without. */
+/** The local disk takes no more, as it is full, fails or may not be written: what needs it has to do without. */
 export class SpoolFull extends Error {
   override readonly name = 'SpoolFull';
 }
@@ -138,6 +128,12 @@ export class Spool {
     return held.equals(bytes);
   }
 
+  /** Shows those who sweep the directory, other processes among them, that the file is in use. */
+  async touch(): Promise<void> {
+    const now = new Date();
+    await this.#file.utimes(now, now);
+  }
+
   /** Removes the file's name; what has it open can read on. */
   async unlink(): Promise<void> {
     await rm(this.path, { force: true });
@@ -204,9 +200,10 @@ async function writeFully(
     done += (await file.write(rest, done, rest.length - done, position + bytesWritten + done)).bytesWritten;
 }
 
+/** Whatever the system says of the disk: no failure of it keeps a blob from being streamed through. */
 function asSpoolFull(error: unknown): Error {
-  if (FULL_CODES.has(codeOf(error)) && codeOf(error) !== undefined)
-    return new SpoolFull('the spool directory takes no more', { cause: error });
+  if (error instanceof Error && 'syscall' in error)
+    return new SpoolFull(`the spool directory takes no more: ${error.message}`, { cause: error });
   return error instanceof Error ? error : new Error(String(error));
 }
 
@@ -221,7 +218,7 @@ async function openAnew(path: string): Promise<FileHandle> {
   }
 }
 
-/** A body that is on its way is written to all the time, and then stored; what is older was left by a killed process. */
+/** Who holds a file touches it more often than that; what is older was left by a killed process. */
 const ABANDONED_AFTER_MS = 3_600_000;
 
 /** Removes spool files that nobody uses any more, and nothing else. @throws Error when some could not be removed. */

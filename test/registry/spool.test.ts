@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
-import { mkdir, mkdtemp, open, readdir, rm, utimes, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, open, readdir, rm, stat, utimes, writeFile } from 'node:fs/promises';
 import type { ServerResponse } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, beforeEach, suite, test } from 'node:test';
+import { afterEach, beforeEach, mock, suite, test } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
 import { digestOf } from '../../oci/digest.ts';
 import { FilesystemStore } from '../../registry/filesystem-store.ts';
@@ -13,10 +13,11 @@ import { Spool, SpoolFull, sweepSpool } from '../../registry/spool.ts';
 import { SpoolBudget, WaitingBytes } from '../../registry/spool-budget.ts';
 import { FragileStore } from '../support/fragile-store.ts';
 import { contentOf, noise } from '../support/image.ts';
-import { type Mirror, startMirror } from '../support/mirror.ts';
+import { type Mirror, startMirror, temporaryDirectory } from '../support/mirror.ts';
 import { sendJson, UpstreamRegistry } from '../support/upstream-registry.ts';
 
 const REPOSITORY = 'library/app';
+const SWEEP_MS = 600_000;
 const layer = contentOf('application/octet-stream', noise(2_000_000));
 
 suite('blobs on their way', () => {
@@ -90,6 +91,39 @@ suite('blobs on their way', () => {
       return true;
     };
     assert.ok(Buffer.from(await (await fetch(url)).arrayBuffer()).equals(layer.bytes));
+  });
+
+  test('are streamed through when the directory for them fails in another way than by being full', async () => {
+    const url = await start({ spoolDirectory: '/dev/null/spool' });
+    assert.ok(Buffer.from(await (await fetch(url)).arrayBuffer()).equals(layer.bytes));
+  });
+
+  test('are not swept while the store has not taken them, however long that lasts', async () => {
+    const directory = await temporaryDirectory();
+    mock.timers.enable({ apis: ['setInterval'] });
+    const gate = Promise.withResolvers<void>();
+    try {
+      const real = await FilesystemStore.open(join(directory, 'store'));
+      const store = new FragileStore(real);
+      store.gates = new Map([['putFile', gate.promise]]);
+      const url = await start({ store, spoolDirectory: real.temporaryDirectory });
+      await (await fetch(url)).arrayBuffer();
+      const [name = assert.fail()] = await readdir(real.temporaryDirectory);
+      const path = join(real.temporaryDirectory, name);
+      await utimes(path, 0, 0);
+      mock.timers.tick(SWEEP_MS);
+      while ((await stat(path)).mtimeMs === 0) await setTimeout(10);
+      // Another process sweeps the same directory.
+      await sweepSpool(real.temporaryDirectory);
+      gate.resolve();
+      while ((await real.stat(layer.digest)) === undefined) await setTimeout(10);
+    } finally {
+      mock.timers.reset();
+      gate.resolve();
+      await mirror?.close();
+      mirror = undefined;
+      await rm(directory, { recursive: true, force: true });
+    }
   });
 
   test('are not completed for the client when they are wrong, also without room for them', async () => {
