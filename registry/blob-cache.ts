@@ -2,7 +2,7 @@ import type { Logger } from 'pino';
 import type { Digest } from '../oci/digest.ts';
 import { BlobLinks } from './blob-links.ts';
 import { type Early, EarlyQuestions } from './early-questions.ts';
-import { Fill, type UpstreamBody } from './fill.ts';
+import { Fill } from './fill.ts';
 import { HashPool } from './hash-pool.ts';
 import { mended } from './mended-blob.ts';
 import { passThrough } from './pass-through.ts';
@@ -14,6 +14,7 @@ import { behindAnswers } from './store-writes.ts';
 import { nameOf, type Target } from './target.ts';
 import type { Manifest, UpstreamClient } from './upstream.ts';
 import { isOfHeadAlone, unavailable } from './upstream-failure.ts';
+import { type FetchRest, WHOLE } from './upstream-reading.ts';
 
 const SWEEP_MS = 600_000;
 /** An image's configuration, and layers that cost more to store than to fetch. */
@@ -94,7 +95,7 @@ export class BlobCache {
     const early = this.#links.knows(target, digest)
       ? undefined
       : this.#early.ask(target, digest, (letGo) =>
-          upstream.blob(target, digest, 0, AbortSignal.any([signal, letGo])),
+          upstream.blob(target, digest, WHOLE, AbortSignal.any([signal, letGo])),
         );
     try {
       return await trouble.around(() => this.#open({ target, digest, asked, trouble, early }));
@@ -197,8 +198,8 @@ export class BlobCache {
       directory: spoolDirectory,
       budget: this.#budget,
       hashes: this.#hashes,
-      fetch: (offset, fillSignal) =>
-        (offset === 0 ? early?.take() : undefined) ?? upstream.blob(target, digest, offset, fillSignal),
+      fetch: (rest, fillSignal) =>
+        (rest.offset === 0 ? early?.take() : undefined) ?? upstream.blob(target, digest, rest, fillSignal),
       keep: async (path, size) => {
         if (size <= SMALL_BYTES) await behindAnswers(signal);
         await store.putFile(digest, path);
@@ -249,8 +250,8 @@ export class BlobCache {
     readerSignal: AbortSignal,
   ): Promise<void> {
     const signal = AbortSignal.any([this.#options.signal, readerSignal]);
-    const fetch = (offset: number, fetchSignal: AbortSignal): Promise<UpstreamBody> =>
-      this.#options.upstream.blob(target, digest, offset, fetchSignal);
+    const fetch: FetchRest = (rest, fetchSignal) =>
+      this.#options.upstream.blob(target, digest, rest, fetchSignal);
     await passThrough({ digest, fetch, range, write, signal });
   }
 
@@ -281,7 +282,7 @@ export class BlobCache {
     } catch (error) {
       if (!isOfHeadAlone(error)) throw error;
     }
-    const body = await upstream.blob(target, digest, 0, signal);
+    const body = await upstream.blob(target, digest, WHOLE, signal);
     body.cancel();
     return { size: body.size };
   }

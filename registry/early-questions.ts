@@ -3,9 +3,9 @@ import * as z from 'zod';
 import type { Digest } from '../oci/digest.ts';
 import { digestSchema } from '../oci/digest-schema.ts';
 import { parseJson } from '../oci/json.ts';
-import type { UpstreamBody } from './fill.ts';
 import { digestName, type Target } from './target.ts';
 import type { Manifest } from './upstream.ts';
+import type { UpstreamBody } from './upstream-reading.ts';
 
 /** A client that wants the blobs of a manifest begins with them at once. */
 const EXPECTED_FOR_MS = 60_000;

@@ -1,4 +1,3 @@
-import { setTimeout } from 'node:timers/promises';
 import { algorithmOf, type Digest } from '../oci/digest.ts';
 import type { HashPool } from './hash-pool.ts';
 import { keepTrying } from './keep-trying.ts';
@@ -6,18 +5,8 @@ import { beyondGiven, type Compare, copyWithRest } from './rest-of-copy.ts';
 import { Spool, SpoolFull } from './spool.ts';
 import type { SpoolAccount, SpoolBudget } from './spool-budget.ts';
 import type { ByteRange, StoredBlob, Write } from './store.ts';
+import { type FetchRest, readUpstream, type UpstreamBody } from './upstream-reading.ts';
 import { WrongBody } from './wrong-body.ts';
-
-/** The bytes of a blob from an offset on, as the upstream sends them. */
-export interface UpstreamBody {
-  /** Of the whole blob; `undefined` when the upstream does not say. */
-  readonly size: number | undefined;
-  readonly chunks: AsyncIterable<Uint8Array>;
-  /** Closes the connection of a body that is not read to its end. */
-  cancel(): void;
-  /** Has another source asked for this blob next time, where there is one: these bytes are wrong. */
-  distrust(): void;
-}
 
 export interface FillOptions {
   readonly digest: Digest;
@@ -25,8 +14,8 @@ export interface FillOptions {
   readonly directory: string;
   readonly budget: SpoolBudget;
   readonly hashes: HashPool;
-  /** Asks the upstream for the blob from this offset on; called again, with a later one, when a body breaks off. */
-  readonly fetch: (offset: number, signal: AbortSignal) => Promise<UpstreamBody>;
+  /** Asks the upstream for the blob, and again for its rest when a body breaks off. */
+  readonly fetch: FetchRest;
   /** Takes the spool file in, after its digest matched and while readers still follow it. */
   readonly keep: (path: string, size: number) => Promise<void>;
   /** Serves a reader whose fill the local disk has failed. */
@@ -36,13 +25,6 @@ export interface FillOptions {
   /** Ends the fill. */
   readonly signal: AbortSignal;
 }
-
-/** A body that breaks off is asked for again from where it ended, this often without a byte between. */
-const MAX_FRUITLESS_TRIES = 2;
-const RETRY_PAUSE_MS = 300;
-/** A body that brings less than this in the time below is broken off, and asked for again elsewhere. */
-const MIN_PROGRESS_BYTES = 32 * 1024;
-const PROGRESS_PERIOD_MS = 30_000;
 
 /**
  * One reading of a blob from its upstream, which spools to a local file and feeds any number of readers.
@@ -120,10 +102,7 @@ export class Fill {
       (counted) => spool.copyTo(range, counted, (offset) => this.#readable(offset), signal),
       async (error, given) => {
         if (!(error instanceof SpoolFull) || signal.aborted) throw error;
-        const compare: Compare = async (chunk, offset) => {
-          if (!(await spool.holds(chunk, offset)))
-            throw new WrongBody(`the upstream now sends other bytes than before for ${this.#options.digest}`);
-        };
+        const compare: Compare = (chunk, offset) => this.#compare(spool, chunk, offset);
         await this.#options.without(range, beyondGiven(range.start, given, compare, write), signal);
       },
     );
@@ -189,51 +168,32 @@ export class Fill {
     }
   }
 
-  /** Reads the upstream to the end of the body, over as many connections as that takes. */
   async #read(spool: Spool, account: SpoolAccount): Promise<void> {
     const { fetch, signal } = this.#options;
-    let taken = 0;
-    let fruitless = 0;
-    for (;;) {
-      const before = taken;
-      try {
-        const body = await fetch(taken, signal);
+    await readUpstream({
+      fetch,
+      signal,
+      begin: (body, size) => {
         this.#bodies.push(body);
-        const pace = keepPace(body, () => taken);
-        try {
-          this.#begin(body);
-          account.reserve(this.#size ?? 0);
-          for await (const chunk of body.chunks) {
-            taken += chunk.length;
-            if (this.#size !== undefined && taken > this.#size)
-              throw new WrongBody(`the body is longer than the ${this.#size} bytes that were told`);
-            account.cover(taken);
-            await spool.append(chunk);
-          }
-        } finally {
-          clearInterval(pace);
-          body.cancel();
-        }
-        if (this.#size === undefined || taken === this.#size) return;
-        throw new Error(`the body ended after ${taken} of ${this.#size} bytes`);
-      } catch (error) {
-        if (taken === 0 || signal.aborted || error instanceof WrongBody || error instanceof SpoolFull)
-          throw error;
-        fruitless = taken - before > MIN_PROGRESS_BYTES ? 0 : fruitless + 1;
-        if (fruitless >= MAX_FRUITLESS_TRIES) throw error;
-        // Without this, bytes that still wait for the disk would be counted and lost when it fails.
-        await spool.flush();
-        await setTimeout(fruitless * RETRY_PAUSE_MS, undefined, { signal });
-      }
-    }
+        this.#size = size;
+        this.#started = true;
+        this.#advance();
+        account.reserve(size ?? 0);
+      },
+      take: async (chunk, taken) => {
+        account.cover(taken);
+        await spool.append(chunk);
+      },
+      compare: (chunk, offset) => this.#compare(spool, chunk, offset),
+      // Without this, bytes that still wait for the disk would be counted and lost when it fails.
+      pause: () => spool.flush(),
+    });
   }
 
-  #begin(body: UpstreamBody): void {
-    if (this.#size !== undefined && body.size !== undefined && body.size !== this.#size)
-      throw new WrongBody(`the upstream now tells ${body.size} bytes, before it told ${this.#size}`);
-    this.#size ??= body.size;
-    this.#started = true;
-    this.#advance();
+  /** What was given to readers, or may be, is the beginning of all that follows. @throws WrongBody */
+  async #compare(spool: Spool, chunk: Uint8Array, offset: number): Promise<void> {
+    if (!(await spool.holds(chunk, offset)))
+      throw new WrongBody(`the upstream now sends other bytes than before for ${this.#options.digest}`);
   }
 
   async #release(): Promise<void> {
@@ -244,13 +204,4 @@ export class Fill {
     // Readers that are slow keep the bytes on the disk, although they have no name there any more.
     this.#account?.close();
   }
-}
-
-/** Breaks off a body that drips: whoever waits for it would wait for ever. */
-function keepPace(body: UpstreamBody, taken: () => number): NodeJS.Timeout {
-  let before = taken();
-  return setInterval(() => {
-    if (taken() - before < MIN_PROGRESS_BYTES) body.cancel();
-    before = taken();
-  }, PROGRESS_PERIOD_MS);
 }

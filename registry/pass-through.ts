@@ -1,11 +1,11 @@
 import { algorithmOf, type Digest, hasherFor } from '../oci/digest.ts';
-import type { UpstreamBody } from './fill.ts';
 import type { ByteRange, Write } from './store.ts';
+import { type FetchRest, readUpstream, type UpstreamBody } from './upstream-reading.ts';
 import { WrongBody } from './wrong-body.ts';
 
 export interface PassThroughOptions {
   readonly digest: Digest;
-  readonly fetch: (offset: number, signal: AbortSignal) => Promise<UpstreamBody>;
+  readonly fetch: FetchRest;
   readonly range: ByteRange;
   readonly write: Write;
   readonly signal: AbortSignal;
@@ -13,7 +13,8 @@ export interface PassThroughOptions {
 
 /**
  * Copies a part of a blob from the upstream without keeping anything, for when there is nowhere to keep it. The
- * whole blob is read and compared with its digest, and the last byte of the part waits for the outcome.
+ * whole blob is read and compared with its digest, and the last byte of the part waits for the outcome. What an upstream
+ * sends a second time is passed over: what was written is what was hashed.
  *
  * @throws WrongBody, or Error of the upstream.
  */
@@ -24,25 +25,25 @@ export async function passThrough({
   write,
   signal,
 }: PassThroughOptions): Promise<void> {
-  const body = await fetch(0, signal);
   const hasher = hasherFor(algorithmOf(digest));
-  let offset = 0;
+  const bodies: UpstreamBody[] = [];
   let last: Uint8Array | undefined;
-  try {
-    for await (const chunk of body.chunks) {
+  await readUpstream({
+    fetch,
+    signal,
+    begin: (body) => bodies.push(body),
+    take: async (chunk, taken) => {
       hasher.update(chunk);
+      const offset = taken - chunk.length;
       const from = Math.max(range.start - offset, 0);
       const to = Math.min(range.end - offset, chunk.length);
       if (from < to) await write(chunk.subarray(from, to));
       const at = range.end - offset;
       if (at >= 0 && at < chunk.length) last = Uint8Array.of(chunk[at] ?? 0);
-      offset += chunk.length;
-    }
-  } finally {
-    body.cancel();
-  }
+    },
+  });
   const found = `${algorithmOf(digest)}:${hasher.digest('hex')}`;
-  if (found !== digest) body.distrust();
+  if (found !== digest) for (const body of bodies) body.distrust();
   if (found !== digest || last === undefined) throw new WrongBody(`the upstream sent ${found} for ${digest}`);
   await write(last);
 }

@@ -14,6 +14,7 @@ import { readBytes } from './small-body.ts';
 import type { Target } from './target.ts';
 import { type AuthorizationRequest, Authorizations, TokenRefused } from './upstream-auth.ts';
 import { absent, limited, UpstreamFailure, unavailable, unfit } from './upstream-failure.ts';
+import type { BlobVersion } from './upstream-reading.ts';
 
 /** Until an answer has begun, over all sources, ways, tokens and redirects: containerd 2.3 gives a mirror 30 s. */
 const ANSWER_BUDGET_MS = 20_000;
@@ -45,6 +46,8 @@ export interface Ask {
   readonly method: 'GET' | 'HEAD';
   readonly path: `manifests/${string}` | `blobs/${string}` | `referrers/${string}`;
   readonly headers: Readonly<Record<string, string>>;
+  /** Sent as If-Range to the origin that it is of; to another one it means nothing. */
+  readonly version?: BlobVersion | undefined;
   readonly signal: AbortSignal;
 }
 
@@ -196,10 +199,12 @@ export class UpstreamHttp {
     authorization: string | undefined,
   ): Promise<Dispatcher.ResponseData> {
     const { upstream } = attempt.target;
+    const { headers, version } = attempt.ask;
+    const condition = version?.origin === attempt.source.origin ? { 'if-range': version.etag } : {};
     let url = start;
     for (let hops = 0; hops <= MAX_REDIRECTS; hops++) {
       const own = authorization !== undefined && url.origin === start.origin ? { authorization } : {};
-      const answer = await this.#send(attempt, url, { ...attempt.ask.headers, ...own });
+      const answer = await this.#send(attempt, url, { ...headers, ...condition, ...own });
       const location = headerOf(answer, 'location');
       if (!REDIRECTS.has(answer.statusCode) || location === undefined) return answer;
       await discard(answer);

@@ -7,7 +7,6 @@ import { BLOB_TYPE } from '../oci/descriptor.ts';
 import { algorithmOf, type Digest, digestOf, parseDigest } from '../oci/digest.ts';
 import { manifestType } from '../oci/manifest.ts';
 import { INDEX_TYPE, MAX_REFERRERS, parseReferrers, type Referrer } from '../oci/referrers.ts';
-import type { UpstreamBody } from './fill.ts';
 import { nextPage } from './referrers-page.ts';
 import { readBytes } from './small-body.ts';
 import type { Target } from './target.ts';
@@ -20,6 +19,7 @@ import {
   UpstreamHttp,
   type UpstreamOptions,
 } from './upstream-http.ts';
+import { type BlobRest, type BlobVersion, type UpstreamBody, WHOLE } from './upstream-reading.ts';
 
 /** Larger manifests are refused, as distribution and Docker Hub do. */
 export const MAX_MANIFEST_BYTES = 4 * 1024 * 1024;
@@ -97,30 +97,48 @@ export class UpstreamClient {
     );
   }
 
-  /** The blob from this offset on. @throws UpstreamFailure */
-  async blob(target: Target, digest: Digest, offset: number, signal: AbortSignal): Promise<UpstreamBody> {
+  /** The blob from an offset on, or from one before it. @throws UpstreamFailure */
+  async blob(target: Target, digest: Digest, rest: BlobRest, signal: AbortSignal): Promise<UpstreamBody> {
+    const { offset, version } = rest;
     const headers = offset === 0 ? BLOB_HEADERS : { ...BLOB_HEADERS, range: `bytes=${offset}-` };
-    const ask = { method: 'GET', path: `blobs/${digest}`, headers, signal } as const;
-    const { upstream } = target;
-    const sources = this.#sourcesFor(upstream, digest);
-    return this.#http.exchange(
+    const ask = { method: 'GET', path: `blobs/${digest}`, headers, version, signal } as const;
+    const sources = this.#sourcesFor(target.upstream, digest);
+    const body = await this.#http.exchange(
       target,
       ask,
-      async ({ response, source }) => {
-        const { body } = response;
-        refusePage(target, headerOf(response, 'content-type'));
-        if ((headerOf(response, 'content-encoding') ?? 'identity') !== 'identity')
-          throw unfit(upstream, 'it encoded a blob although it was asked not to');
-        const { size, skip } = extentOf(target, { response, source }, offset);
-        return {
-          size,
-          chunks: this.#counted(upstream, body, skip),
-          cancel: () => body.destroy(),
-          distrust: () => this.#distrusted.set(`${source.origin} ${digest}`, true),
-        };
-      },
+      async (answer) => this.#bodyOf(target, digest, answer, rest),
       sources,
     );
+    // Nothing says that the parts belong together but the bytes before the offset.
+    return body ?? this.blob(target, digest, WHOLE, signal);
+  }
+
+  /** `undefined` when the answer is a part of another version, which If-Range asks not to get. */
+  #bodyOf(
+    target: Target,
+    digest: Digest,
+    answer: Answer,
+    { offset, version }: BlobRest,
+  ): UpstreamBody | undefined {
+    const { response, source } = answer;
+    const { body } = response;
+    refusePage(target, headerOf(response, 'content-type'));
+    if ((headerOf(response, 'content-encoding') ?? 'identity') !== 'identity')
+      throw unfit(target.upstream, 'it encoded a blob although it was asked not to');
+    const extent = extentOf(target, answer, offset);
+    const told = versionOf(answer);
+    const isOther = told !== undefined && told.origin === version?.origin && told.etag !== version.etag;
+    if (isOther && extent.start > 0) {
+      body.destroy();
+      return undefined;
+    }
+    return {
+      ...extent,
+      version: told,
+      chunks: this.#counted(target.upstream, body),
+      cancel: () => body.destroy(),
+      distrust: () => this.#distrusted.set(`${source.origin} ${digest}`, true),
+    };
   }
 
   /** Everything that refers to the subject, from all pages of its list. @throws UpstreamFailure */
@@ -166,17 +184,10 @@ export class UpstreamClient {
     );
   }
 
-  async *#counted(
-    upstream: Upstream,
-    body: AsyncIterable<Uint8Array>,
-    skip: number,
-  ): AsyncIterable<Uint8Array> {
-    let toSkip = skip;
+  async *#counted(upstream: Upstream, body: AsyncIterable<Uint8Array>): AsyncIterable<Uint8Array> {
     for await (const chunk of body) {
       this.#bytes.inc({ upstream: upstream.host }, chunk.length);
-      const rest = toSkip === 0 ? chunk : chunk.subarray(toSkip);
-      toSkip = Math.max(0, toSkip - chunk.length);
-      if (rest.length > 0) yield rest;
+      yield chunk;
     }
   }
 }
@@ -204,21 +215,27 @@ function refusePage(target: Target, contentType: string | undefined): void {
     throw unfit(target.upstream, 'it sent a page for a blob');
 }
 
-/** What of the blob an answer holds: its whole size, and how many bytes at its beginning are known already. */
+/** What of the blob an answer holds: its whole size, and where it begins. */
 function extentOf(
   target: Target,
   answer: Answer,
   offset: number,
-): { size: number | undefined; skip: number } {
+): { size: number | undefined; start: number } {
   const { response } = answer;
-  if (response.statusCode !== 206) return { size: lengthOf(answer), skip: offset };
+  if (response.statusCode !== 206) return { size: lengthOf(answer), start: 0 };
   const match = /^bytes (\d+)-\d+\/(\d+|\*)$/.exec(headerOf(response, 'content-range') ?? '');
   const start = Number(match?.[1]);
   if (match === null || start > offset)
     throw unavailable(target.upstream, 'it answered with another range than was asked for', {
       reached: true,
     });
-  return { size: match[2] === '*' ? undefined : Number(match[2]), skip: offset - start };
+  return { size: match[2] === '*' ? undefined : Number(match[2]), start };
+}
+
+/** Only a strong ETag says that two parts are of the same bytes (RFC 9110, section 15.3.7.3). */
+function versionOf({ response, source }: Answer): BlobVersion | undefined {
+  const etag = headerOf(response, 'etag');
+  return etag?.startsWith('"') === true ? { origin: source.origin, etag } : undefined;
 }
 
 function lengthOf({ response }: Pick<Answer, 'response'>): number | undefined {

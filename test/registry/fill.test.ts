@@ -1,11 +1,12 @@
 import assert from 'node:assert/strict';
 import { rm } from 'node:fs/promises';
 import { afterEach, beforeEach, suite, test } from 'node:test';
-import { Fill, type UpstreamBody } from '../../registry/fill.ts';
+import { Fill } from '../../registry/fill.ts';
 import { HashPool } from '../../registry/hash-pool.ts';
 import { passThrough } from '../../registry/pass-through.ts';
 import { SpoolFull } from '../../registry/spool.ts';
 import { type SpoolAccount, SpoolBudget } from '../../registry/spool-budget.ts';
+import type { UpstreamBody } from '../../registry/upstream-reading.ts';
 import { WrongBody } from '../../registry/wrong-body.ts';
 import { contentOf, noise } from '../support/image.ts';
 import { temporaryDirectory } from '../support/mirror.ts';
@@ -54,6 +55,8 @@ suite('a fill whose local disk becomes full amid it', () => {
       const bytes = bodies.shift() ?? assert.fail('the upstream is asked once more');
       return {
         size: bytes.length,
+        start: 0,
+        version: undefined,
         chunks: chunksOf(bytes, (at) => (at < 1_000_000 ? undefined : begun.promise)),
         cancel: () => undefined,
         distrust: () => undefined,
