@@ -17,12 +17,32 @@ interface Case {
   readonly rounds: number;
   /** Whether weir has connections to the upstream from a pull just before. */
   readonly connected: boolean;
+  /** What the median may be at most over a bucket. */
+  readonly limit?: { readonly ratio: number; readonly firstByteMore?: number };
 }
 
 const CASES: readonly Case[] = [
-  { name: '1 × 1 GiB', sizes: [GIB], rounds: 3, connected: false },
-  { name: '20 × 10 MB', sizes: Array.from({ length: 20 }, () => 10 * MB), rounds: 5, connected: false },
-  { name: '3 × 2 MB, weir connected', sizes: [2 * MB, 2 * MB, 2 * MB], rounds: 9, connected: true },
+  {
+    name: '1 × 1 GiB',
+    sizes: [GIB],
+    rounds: 3,
+    connected: false,
+    limit: { ratio: 1.03, firstByteMore: 5 },
+  },
+  {
+    name: '20 × 10 MB',
+    sizes: Array.from({ length: 20 }, () => 10 * MB),
+    rounds: 5,
+    connected: false,
+    limit: { ratio: 1.05 },
+  },
+  {
+    name: '3 × 2 MB, weir connected',
+    sizes: [2 * MB, 2 * MB, 2 * MB],
+    rounds: 9,
+    connected: true,
+    limit: { ratio: 0.8 },
+  },
   { name: '3 × 2 MB, weir not connected', sizes: [2 * MB, 2 * MB, 2 * MB], rounds: 5, connected: false },
 ];
 
@@ -53,7 +73,12 @@ export async function benchCold(options: BenchOptions): Promise<Report> {
     await weir.settled();
   }
   const measured: Measured[] = [];
-  for (const one of CASES) measured.push(await measure(scene, weir, one, options));
+  const beyond: string[] = [];
+  for (const one of CASES) {
+    const found = await measure(scene, weir, one, options);
+    measured.push(found);
+    if (store !== undefined) beyond.push(...beyondLimit(one, found));
+  }
   const peakMB = await peakMegabytes(weir.pid);
   await weir.stop();
   return {
@@ -77,9 +102,21 @@ export async function benchCold(options: BenchOptions): Promise<Report> {
       tell(row.cpuSecondsPerGiB, 2),
       row.serverCpuSecondsPerGiB === undefined ? '' : tell(row.serverCpuSecondsPerGiB, 2),
     ]),
-    notes: [`Memory of weir at its peak: ${peakMB} MB`],
-    ok: true,
+    notes: [`Memory of weir at its peak: ${peakMB} MB`, ...beyond],
+    ok: beyond.length === 0,
   };
+}
+
+/** What is beyond the limits of a case, in words. */
+function beyondLimit({ name, limit }: Case, { ratio, firstByteMore }: Measured): string[] {
+  if (limit === undefined) return [];
+  const { ratio: most, firstByteMore: latest = Number.POSITIVE_INFINITY } = limit;
+  return [
+    ...(ratio.median > most ? [`TOO SLOW: ${name}: ${ratio.median.toFixed(3)} × direct, not ${most}`] : []),
+    ...(firstByteMore.median > latest
+      ? [`TOO LATE: ${name}: first byte ${firstByteMore.median.toFixed(1)} ms after direct, not ${latest}`]
+      : []),
+  ];
 }
 
 async function measure(scene: Scene, weir: WeirProcess, one: Case, options: BenchOptions): Promise<Measured> {

@@ -40,6 +40,7 @@ export async function runCrowd(): Promise<FaultRow> {
   const early = firstBytes.filter((at) => performance.timeOrigin + at < filled).length;
   const expectations = new Expectations();
   expectations.that(ofLayer.length === 1, 'one request upstream for the layer');
+  expectations.that(bytesOver(ofLayer, SIZE) < 1.005, 'the upstream sends 1.00 × its bytes');
   expectations.that(ofManifest.length === 1, 'one request upstream for the manifest');
   expectations.that(early === CLIENTS, 'every client has a first byte before the fill ended');
   expectations.nothingWrong(

@@ -12,7 +12,12 @@ export type S3Fault =
   /** What was asked is never answered. */
   | { readonly kind: 'silence' }
   /** Answers of more than this stop there, and the connection is kept. */
-  | { readonly kind: 'stall'; readonly after: number };
+  | { readonly kind: 'stall'; readonly after: number }
+  /** What is written is acknowledged and lost. */
+  | { readonly kind: 'loss' };
+
+/** Of bytes that the server has never seen. */
+const LOST_ETAG = '"00000000000000000000000000000000"';
 
 /** Asked for every request; what it gives is done to it. */
 export type ChooseFault = (operation: Operation) => S3Fault | undefined;
@@ -67,6 +72,10 @@ export class FaultyS3 {
     if (fault?.kind === 'silence') return;
     if (fault?.kind === 'status') {
       refuse(incoming, outgoing, fault.status, fault.code);
+      return;
+    }
+    if (fault?.kind === 'loss') {
+      incoming.resume().once('end', () => outgoing.writeHead(200, { etag: LOST_ETAG }).end());
       return;
     }
     const { hostname, port } = this.#target;

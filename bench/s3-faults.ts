@@ -75,6 +75,14 @@ export const S3_FAULTS: readonly S3Fault[] = [
     begin: breaking((operation) => (operation === 'part' ? ILL : undefined)),
   },
   {
+    name: 'loses a part that it has acknowledged, once',
+    when: 'before',
+    begin: ({ s3 }) => {
+      let parts = 0;
+      s3.setFault((operation) => (operation === 'part' && ++parts === 2 ? { kind: 'loss' } : undefined));
+    },
+  },
+  {
     name: 'the object vanishes',
     when: 'after',
     begin: ({ minio, prefix, layer }) => minio.remove(prefix, layer.digest),

@@ -14,6 +14,8 @@ import { isOfHeadAlone } from './upstream-failure.ts';
 
 const MEMORY_BYTES = 64 * 1024 * 1024;
 const MAX_TAGS = 20_000;
+/** How an upstream that is ill answers, whatever it is asked for. */
+const FAILING: ReadonlySet<number | undefined> = new Set([500, 502, 503, 504]);
 /** Of the types that one client names. */
 const MAX_ACCEPTED = 16;
 
@@ -119,7 +121,8 @@ export class ManifestCache {
     try {
       return await upstream.resolve(target, tag, acceptOf(accept), signal);
     } catch (error) {
-      if (!isOfHeadAlone(error)) throw error;
+      // One that fails is not asked twice: what is known is to go out soon.
+      if (!isOfHeadAlone(error) || FAILING.has(error.status)) throw error;
       return undefined;
     }
   }

@@ -30,7 +30,7 @@ export class UpstreamFailure extends Error {
 }
 
 /** Whether a GET may be given what this HEAD was not: some registries, and what they redirect to, answer GET alone. */
-export function isOfHeadAlone(error: unknown): boolean {
+export function isOfHeadAlone(error: unknown): error is UpstreamFailure {
   return (
     error instanceof UpstreamFailure && error.reached && error.status !== 404 && error.kind !== 'limited'
   );

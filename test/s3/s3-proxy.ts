@@ -8,7 +8,9 @@ export type Fault =
   /** The server is not asked; this is the answer. */
   | { readonly status: number; readonly code: string }
   /** The connection is cut after so many bytes of the server's answer. */
-  | { readonly cutAfter: number };
+  | { readonly cutAfter: number }
+  /** What is written is acknowledged under this ETag, and lost. */
+  | { readonly lostAs: string };
 
 export interface S3Proxy {
   readonly endpoint: string;
@@ -30,6 +32,10 @@ export async function startS3Proxy(target: string): Promise<S3Proxy> {
     const fault = proxy.fault?.(operation);
     if (fault !== undefined && 'status' in fault) {
       refuse(incoming, outgoing, fault);
+      return;
+    }
+    if (fault !== undefined && 'lostAs' in fault) {
+      incoming.resume().on('end', () => outgoing.writeHead(200, { etag: fault.lostAs }).end());
       return;
     }
     const upstream = request(

@@ -99,6 +99,20 @@ for (const name of s3ServerNames)
       assert.ok((await readBlob(store, digest))?.equals(bytes));
     });
 
+    test('a part that is acknowledged and lost makes no object, and the blob can be stored again', async () => {
+      const bytes = noise(20 * MIB, 48);
+      const digest = digestOf(bytes);
+      const path = await spool(bytes);
+      let parts = 0;
+      proxy.fault = (operation) =>
+        operation === 'UploadPart' && ++parts === 2 ? { lostAs: `"${'0'.repeat(32)}"` } : undefined;
+      await assert.rejects(store.putFile(digest, path), /^S3Failure: cannot write .*: /);
+      assert.equal(await store.stat(digest), undefined);
+      assert.deepEqual(await uploads(), []);
+      await store.putFile(digest, path);
+      assert.ok((await readBlob(store, digest))?.equals(bytes));
+    });
+
     test('a store that is ended aborts what it uploads', async () => {
       const bytes = noise(20 * MIB, 47);
       const end = new AbortController();
