@@ -56,8 +56,8 @@ export class BlobCache {
   /** By host and digest: what another host sends is another matter until its digest has matched. */
   readonly #fills = new Map<string, RunningFill>();
   readonly #links: BlobLinks;
-  /** Links that are being noted, or will be once a fill has matched. */
-  readonly #linking = new Set<Promise<void>>();
+  /** What is being done to the store behind the answers, or will be once a fill has matched. */
+  readonly #behind = new Set<Promise<void>>();
   readonly #early = new EarlyQuestions();
   readonly #hashes = new HashPool();
   readonly #budget: SpoolBudget;
@@ -134,7 +134,7 @@ export class BlobCache {
     if (running !== undefined) return this.#join(running.fill, target, digest);
     const stored = await trouble.read(store.open(digest, asked));
     if (stored !== undefined && (link.size ?? stored.size) === stored.size)
-      return { blob: mended(stored, (error) => this.#readAgain(wanted, error)), origin: 'hit' };
+      return { blob: this.#mended(stored, wanted), origin: 'hit' };
     if (stored !== undefined) {
       log.error(
         { digest, size: stored.size, wanted: link.size },
@@ -175,7 +175,7 @@ export class BlobCache {
   async close(): Promise<void> {
     clearInterval(this.#sweeping);
     await Promise.allSettled([...this.#fills.values()].map(({ fill }) => fill.done));
-    await Promise.all(this.#linking);
+    await Promise.all(this.#behind);
     await this.#hashes.close();
   }
 
@@ -255,15 +255,35 @@ export class BlobCache {
     await passThrough({ digest, fetch, range, write, signal });
   }
 
-  /** The reading that makes up for a store that failed amid the blob: one for all whom it failed. */
-  async #readAgain(wanted: Wanted, error: unknown): Promise<StoredBlob> {
+  /** One other reading makes up for a store that failed amid the blob, for all whom it failed. */
+  #mended(stored: StoredBlob, wanted: Wanted): StoredBlob {
     const { target, digest } = wanted;
-    this.#options.log.error(
-      { err: error, digest },
-      'the store failed amid a blob; the rest comes from the upstream',
+    let fill: Fill | undefined;
+    return mended(
+      stored,
+      async (error) => {
+        this.#options.log.error(
+          { err: error, digest },
+          'the store failed amid a blob; the rest comes from the upstream',
+        );
+        fill = this.#running(target, digest)?.fill ?? this.#start(wanted);
+        return (await this.#join(fill, target, digest)).blob;
+      },
+      () => fill && this.#removeAfter(fill, digest),
     );
-    const fill = this.#running(target, digest)?.fill ?? this.#start(wanted);
-    return (await this.#join(fill, target, digest)).blob;
+  }
+
+  /** Takes a stored blob away that differs from a reading, once that has matched; it is stored anew at the next one. */
+  #removeAfter(fill: Fill, digest: Digest): void {
+    const { store, log } = this.#options;
+    this.#goOn(
+      fill.done.then(
+        () => store.remove(digest),
+        // It was the reading that was wrong, which says so itself.
+        () => undefined,
+      ),
+      (error) => log.error({ err: error, digest }, 'a stored blob is damaged and could not be removed'),
+    );
   }
 
   /** Asks whether the repository has the blob. @throws UpstreamFailure when it has not. */
@@ -290,17 +310,21 @@ export class BlobCache {
   /** Notes, behind the answer, that the repository has a blob that its host sent, once it is known what to note. */
   #link(target: Target, digest: Digest, link: Promise<Link>): void {
     const { log } = this.#options;
-    const linking = link
-      .then(
+    this.#goOn(
+      link.then(
         async (known) => this.#links.put(target, digest, known),
         // Nothing came of the fill, which says so itself.
         () => undefined,
-      )
-      .catch((error: unknown) =>
+      ),
+      (error) =>
         log.error({ err: error, digest }, 'the store did not take a link; another replica asks the upstream'),
-      )
-      .finally(() => this.#linking.delete(linking));
-    this.#linking.add(linking);
+    );
+  }
+
+  /** Nobody but {@link close} waits for this. */
+  #goOn(work: Promise<void>, onFailed: (error: unknown) => void): void {
+    const going = work.catch(onFailed).finally(() => this.#behind.delete(going));
+    this.#behind.add(going);
   }
 }
 

@@ -12,9 +12,13 @@ const AGAIN_MS = 3_000;
  * What the store gave is not compared with the digest, and a reading that is right by itself must not complete a
  * beginning that is damaged. So the beginning is read from the store once more, beside the other reading. To sum up
  * everything that is given would cost half as much again as giving it; a store that is gone altogether is trusted,
- * as it is whenever it does not fail.
+ * as it is whenever it does not fail. `onDamage` is told that the two readings differ.
  */
-export function mended(stored: StoredBlob, again: (error: unknown) => Promise<StoredBlob>): StoredBlob {
+export function mended(
+  stored: StoredBlob,
+  again: (error: unknown) => Promise<StoredBlob>,
+  onDamage: () => void,
+): StoredBlob {
   return {
     size: stored.size,
     close: () => stored.close(),
@@ -31,6 +35,9 @@ export function mended(stored: StoredBlob, again: (error: unknown) => Promise<St
             if (blob.size !== stored.size)
               throw new WrongBody(`the store has ${stored.size} of ${blob.size} bytes`);
             await blob.copyTo(beyondGiven(range.start, given, comparison(sum, given), write), range, signal);
+          } catch (cause) {
+            if (cause instanceof WrongBody) onDamage();
+            throw cause;
           } finally {
             await blob.close();
             await sum;
