@@ -6,11 +6,13 @@ import { PodEvents } from '../kubernetes/pod-events.ts';
 import { PodGate } from '../kubernetes/pod-gate.ts';
 import { patchPod, readPod, WaitingPods } from '../kubernetes/pod-index.ts';
 import { watchAnnotatedNamespaces } from '../kubernetes/webhook-namespaces.ts';
+import type { Registry as Metrics } from '../process/metrics.ts';
 import type { ClusterView, PodPlace } from '../webhook/cluster-view.ts';
 import { type Doubt, tellDoubt } from '../webhook/doubt.ts';
 import { OPT_OUT_ANNOTATION } from '../webhook/exemption.ts';
 import { type FallbackNode, fallbackNode, MIRROR_LABEL, needsRewriting } from '../webhook/fallback-node.ts';
 import type { Operation } from '../webhook/pod-patch.ts';
+import type { Subject } from '../webhook/subject.ts';
 
 const REPORTER = 'weir-webhook';
 /** About Pods, at once. */
@@ -23,6 +25,7 @@ interface Options {
   readonly fallbackNodeSelector: string;
   /** Something is known anew by which the registration goes. */
   readonly changed: () => void;
+  readonly metrics: Metrics;
   readonly log: Logger;
 }
 
@@ -41,9 +44,9 @@ export class WebhookCluster implements ClusterView {
   #optedOut: ReadonlySet<string> | undefined;
   #arePodsKnown = false;
 
-  constructor({ kubernetes, fallbackNodeSelector, changed, log }: Options) {
+  constructor({ kubernetes, fallbackNodeSelector, changed, metrics, log }: Options) {
     this.#kubernetes = kubernetes;
-    this.#events = new PodEvents(kubernetes, REPORTER, log);
+    this.#events = new PodEvents(kubernetes, { reporter: REPORTER, metrics, log });
     const selectors = [
       `${MIRROR_LABEL}=fallback`,
       ...(fallbackNodeSelector === '' ? [] : [`${fallbackNodeSelector},!${MIRROR_LABEL}`]),
@@ -114,8 +117,8 @@ export class WebhookCluster implements ClusterView {
     return (await this.#gate.pass(left, () => patchPod(this.#kubernetes, place, patch))) ?? 'late';
   }
 
-  tell(pod: PodPlace, doubt: Doubt): void {
-    this.#events.warn({ pod, reason: REASON, message: tellDoubt(doubt) });
+  tell(subject: Subject, doubt: Doubt): void {
+    this.#events.warn({ subject, reason: REASON, message: tellDoubt(doubt) });
   }
 
   close(): void {

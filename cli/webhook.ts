@@ -62,7 +62,7 @@ export async function runWebhook(
   let server: WebhookServer | undefined;
   let served: Served | undefined;
   const { fallbackNodeSelector } = settings;
-  const cluster = new WebhookCluster({ kubernetes, fallbackNodeSelector, changed: look, log });
+  const cluster = new WebhookCluster({ kubernetes, fallbackNodeSelector, changed: look, metrics, log });
   cleanup.defer(() => cluster.close());
   const first = Promise.withResolvers<Served | undefined>();
   const certificates = openCertificates(kubernetes, settings, log, look, (renewed) => {

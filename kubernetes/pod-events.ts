@@ -1,10 +1,11 @@
 import type { Logger } from 'pino';
+import { Counter, type Registry as Metrics } from '../process/metrics.ts';
 import type { Kubernetes } from './api.ts';
 import { apiProblem, type ObjectName } from './client.ts';
 
-/** Something to be said under a Pod, as `kubectl describe pod` shows it. */
+/** Something to be said under a Pod, or what makes it, as `kubectl describe` shows it. */
 export interface PodEvent {
-  readonly pod: ObjectName & { readonly uid: string };
+  readonly subject: ObjectName & { readonly apiVersion: string; readonly kind: string; readonly uid: string };
   /** In upper camel case, for machines. */
   readonly reason: string;
   readonly message: string;
@@ -16,22 +17,37 @@ const MAX_MESSAGE = 1_000;
 const MAX_EVENTS = 20;
 const PER_MS = 10_000;
 
-/** Warnings under Pods: so many in a while and no more, and none that anybody waits for. */
+export interface PodEventsOptions {
+  /** The program (`weir-webhook`). */
+  readonly reporter: string;
+  readonly metrics: Metrics;
+  readonly log: Logger;
+}
+
+/** Warnings under Pods: so many in a while and no more, which counts the others, and none that anybody waits for. */
 export class PodEvents {
   readonly #kubernetes: Kubernetes;
   readonly #reporter: string;
   readonly #log: Logger;
+  readonly #dropped: Counter<'why'>;
   #since = Number.NEGATIVE_INFINITY;
   #count = 0;
 
-  constructor(kubernetes: Kubernetes, reporter: string, log: Logger) {
+  constructor(kubernetes: Kubernetes, { reporter, metrics, log }: PodEventsOptions) {
     this.#kubernetes = kubernetes;
     this.#reporter = reporter;
     this.#log = log;
+    this.#dropped = new Counter({
+      name: 'weir_webhook_events_dropped_total',
+      help: 'Events that were not made: there were many at once, or the API server did not take them.',
+      labelNames: ['why'],
+      registers: [metrics],
+    });
   }
 
   warn(event: PodEvent): void {
     if (this.#isAllowed()) void this.#create(event);
+    else this.#dropped.inc({ why: 'many' });
   }
 
   #isAllowed(): boolean {
@@ -45,15 +61,15 @@ export class PodEvents {
   }
 
   /** Never rejects. */
-  async #create({ pod, reason, message }: PodEvent): Promise<void> {
-    const { namespace, name, uid } = pod;
+  async #create({ subject, reason, message }: PodEvent): Promise<void> {
+    const { namespace, name } = subject;
     const now = new Date().toISOString();
     try {
       await this.#kubernetes.create(
         'events',
         {
           metadata: { generateName: `${name.slice(0, 200)}.`, namespace },
-          involvedObject: { kind: 'Pod', apiVersion: 'v1', namespace, name, uid },
+          involvedObject: subject,
           type: 'Warning',
           reason,
           message: message.slice(0, MAX_MESSAGE),
@@ -66,7 +82,8 @@ export class PodEvents {
         namespace,
       );
     } catch (error) {
-      this.#log.warn({ err: apiProblem(`report ${reason}`, error), namespace, pod: name }, message);
+      this.#dropped.inc({ why: 'refused' });
+      this.#log.warn({ err: apiProblem(`report ${reason}`, error), subject }, message);
     }
   }
 }

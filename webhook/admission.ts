@@ -1,12 +1,13 @@
 import * as z from 'zod';
 import type { Config } from '../config/config.ts';
+import { describe } from '../process/lifecycle.ts';
 import type { Logger } from '../process/log.ts';
 import type { AdmissionRequest, Answer } from './admission-review.ts';
-import type { ClusterView, PodPlace } from './cluster-view.ts';
+import type { ClusterView } from './cluster-view.ts';
 import type { DecisionCounter } from './decision-counter.ts';
 import { derivedNode } from './derived-node.ts';
-import { type Doubt, doubtOf, tellDoubt } from './doubt.ts';
-import { exemptionOf } from './exemption.ts';
+import { doubtOf, tellDoubt } from './doubt.ts';
+import { type Exemption, exemptionOf } from './exemption.ts';
 import type { FallbackNode } from './fallback-node.ts';
 import { decideImage } from './image-decision.ts';
 import type { ManifestProbe } from './manifest-probe.ts';
@@ -14,6 +15,7 @@ import { addedImages, imagesOf, type Pod, type PodImage, podSchema } from './pod
 import { podPatch } from './pod-patch.ts';
 import type { RegistryPlace } from './rewrite.ts';
 import { type Outcome, type Settlement, settle } from './settlement.ts';
+import { Verdict } from './verdict.ts';
 
 export interface AdmissionOptions {
   readonly config: () => Config;
@@ -36,6 +38,16 @@ const bindingSchema = z.object({
   target: z.object({ kind: z.string().nullish(), name: z.string() }),
 });
 
+/** Images that may get other names, and all that this depends on. */
+interface Question {
+  readonly pod: Pod;
+  readonly namespace: string;
+  readonly images: readonly PodImage[];
+  readonly node: FallbackNode | 'any' | 'mirrored';
+  /** Whether the Pod is there already. */
+  readonly isMade: boolean;
+}
+
 /** Answers what API servers ask about Pods: always that they may be, sometimes with other names for their images. */
 export class Admission {
   readonly #options: AdmissionOptions;
@@ -46,147 +58,150 @@ export class Admission {
 
   /** The answer to an AdmissionReview. Never rejects, never refuses, and takes no longer than the budget. */
   async answer(request: AdmissionRequest): Promise<Answer> {
-    const { counter, log, budgetMs = BUDGET_MS } = this.#options;
+    const { budgetMs = BUDGET_MS } = this.#options;
     const late = Promise.withResolvers<Answer>();
     const over = new AbortController();
+    const verdict = new Verdict(request, over.signal, this.#options);
     const timer = setTimeout(() => {
+      verdict.leave('deadline');
       over.abort();
-      counter.count(request, 'left', 'deadline');
       late.resolve({});
     }, budgetMs);
     try {
-      return await Promise.race([this.#decide(request, over.signal), late.promise]);
-    } catch (error) {
-      counter.count(request, 'left', 'failed');
-      const { namespace, name, operation } = request;
-      log.warn({ err: error, namespace, pod: name, operation }, 'a Pod passes as it is');
-      return {};
+      return await Promise.race([this.#tryToDecide(request, verdict), late.promise]);
     } finally {
       clearTimeout(timer);
     }
   }
 
-  async #decide(request: AdmissionRequest, left: AbortSignal): Promise<Answer> {
-    const { cluster, counter } = this.#options;
+  /** Never rejects, also once nobody waits for it any more. */
+  async #tryToDecide(request: AdmissionRequest, verdict: Verdict): Promise<Answer> {
+    try {
+      return await this.#decide(request, verdict);
+    } catch (error) {
+      const { namespace, name, operation } = request;
+      this.#options.log.warn({ err: error, namespace, pod: name, operation }, 'a Pod passes as it is');
+      verdict.leave('failed', describe(error));
+      return {};
+    }
+  }
+
+  async #decide(request: AdmissionRequest, verdict: Verdict): Promise<Answer> {
     const { resource, subResource, operation } = request;
-    if (!cluster.isKnown) {
-      counter.count(request, 'left', 'starting');
+    if (!this.#options.cluster.isKnown) {
+      verdict.leave('starting');
       return {};
     }
     if (resource.resource !== 'pods') return {};
-    if (operation === 'CREATE' && !subResource) return this.#create(request);
-    if (operation === 'CREATE' && subResource === 'binding') return this.#bind(request, left);
-    if (operation === 'UPDATE' && subResource === 'ephemeralcontainers') return this.#debug(request);
+    if (operation === 'CREATE' && !subResource) return this.#create(request, verdict);
+    if (operation === 'CREATE' && subResource === 'binding') return this.#bind(request, verdict);
+    if (operation === 'UPDATE' && subResource === 'ephemeralcontainers') return this.#debug(request, verdict);
     return {};
   }
 
   /** A Pod that is being made: rewritten at once where it is known to which node it goes, or where every Pod is. */
-  async #create(request: AdmissionRequest): Promise<Answer> {
-    const { config, counter } = this.#options;
+  async #create(request: AdmissionRequest, verdict: Verdict): Promise<Answer> {
     const pod = podSchema.parse(request.object);
     const namespace = request.namespace ?? pod.metadata.namespace ?? '';
     const images = imagesOf(pod);
-    const node = config().fallback === 'always' ? 'any' : this.#nodeOf(pod);
+    const node = this.#options.config().fallback === 'always' ? 'any' : this.#nodeOf(pod);
     if (node === undefined) {
       if (derivedNode(pod).kind === 'unknown' && this.#exemption(pod, namespace) === undefined)
         this.#warm(images);
       return {};
     }
-    const settlement = await this.#settle(request, pod, namespace, images, node, false);
+    const settlement = await this.#settle({ pod, namespace, images, node, isMade: false }, verdict);
     if (settlement === undefined) return {};
     const { changes, originals, outcomes } = settlement;
-    counter.countAll(request, outcomes);
+    verdict.settle(outcomes);
     return {
       patch: changes.length === 0 ? [] : podPatch(pod, changes, originals),
-      warnings: doubtsOf(outcomes).map(tellDoubt),
+      warnings: warningsOf(outcomes),
     };
   }
 
   /** A Pod that is put on a node: patched before the answer, so that the kubelet never sees it otherwise. */
-  async #bind(request: AdmissionRequest, left: AbortSignal): Promise<Answer> {
-    const { config, cluster, counter } = this.#options;
+  async #bind(request: AdmissionRequest, verdict: Verdict): Promise<Answer> {
+    const { config, cluster } = this.#options;
     const { metadata, target } = bindingSchema.parse(request.object);
     if (config().fallback !== 'auto' || (target.kind ?? 'Node') !== 'Node') return {};
     const namespace = request.namespace ?? metadata.namespace ?? '';
     const place = { namespace, name: metadata.name, uid: metadata.uid ?? '' };
     const node = cluster.node(target.name) ?? 'mirrored';
-    for (let attempt = 1; attempt <= ATTEMPTS && !left.aborted; attempt++) {
-      const found = await cluster.pod(place, left, { isFresh: attempt > 1 });
-      const pod = podSchema.safeParse(found).data;
-      if (pod === undefined || (place.uid !== '' && pod.metadata.uid !== place.uid)) break;
-      const settlement = await this.#settle(request, pod, namespace, imagesOf(pod), node, true);
+    for (let attempt = 1; attempt <= ATTEMPTS && !verdict.over.aborted; attempt++) {
+      const found = await cluster.pod(place, verdict.over, { isFresh: attempt > 1 });
+      const pod = found === undefined ? undefined : podSchema.parse(found);
+      const uid = pod?.metadata.uid ?? '';
+      if (pod === undefined || (place.uid !== '' && uid !== place.uid)) {
+        // Its binding fails, so that there is nothing to tell, and nobody to tell it.
+        verdict.leave('gone');
+        break;
+      }
+      verdict.identify(uid);
+      const question: Question = { pod, namespace, images: imagesOf(pod), node, isMade: true };
+      const settlement = await this.#settle(question, verdict);
       if (settlement === undefined) {
-        if (request.dryRun !== true) this.#tellOwner(place, pod, namespace, node);
+        this.#tellOwner(question, verdict);
         break;
       }
       const { changes, originals, outcomes } = settlement;
-      const known = { ...place, uid: pod.metadata.uid ?? '' };
       if (changes.length > 0 && request.dryRun !== true) {
         const patch = podPatch(pod, changes, originals, { isUnbound: true });
-        const result = await cluster.patch(known, patch, left);
+        const result = await cluster.patch({ ...place, uid }, patch, verdict.over);
         if (result === 'changed' && attempt < ATTEMPTS) continue;
         if (result !== 'patched') {
-          counter.count(request, 'left', result);
+          verdict.leave(result);
           break;
         }
       }
-      counter.countAll(request, outcomes);
-      if (request.dryRun !== true) for (const doubt of doubtsOf(outcomes)) cluster.tell(known, doubt);
+      verdict.settle(outcomes);
       break;
     }
     return {};
   }
 
   /** Containers that are added to a Pod that runs; the others are not touched. */
-  async #debug(request: AdmissionRequest): Promise<Answer> {
-    const { config, counter } = this.#options;
+  async #debug(request: AdmissionRequest, verdict: Verdict): Promise<Answer> {
     const pod = podSchema.parse(request.object);
     const before = podSchema.parse(request.oldObject);
     const namespace = request.namespace ?? pod.metadata.namespace ?? '';
-    const node = config().fallback === 'always' ? 'any' : this.#nodeOf(pod);
+    const node = this.#options.config().fallback === 'always' ? 'any' : this.#nodeOf(pod);
     if (node === undefined) return {};
     const images = addedImages(pod, before);
-    const settlement = await this.#settle(request, pod, namespace, images, node, true);
+    const settlement = await this.#settle({ pod, namespace, images, node, isMade: true }, verdict);
     if (settlement === undefined) return {};
-    counter.countAll(request, settlement.outcomes);
+    const { changes, outcomes } = settlement;
+    verdict.settle(outcomes);
     return {
       // This part of the API takes no annotations.
-      patch: settlement.changes.length === 0 ? [] : podPatch(pod, settlement.changes, undefined),
-      warnings: doubtsOf(settlement.outcomes).map(tellDoubt),
+      patch: changes.length === 0 ? [] : podPatch(pod, changes, undefined),
+      warnings: warningsOf(outcomes),
     };
   }
 
   /** `undefined` when the Pod is none of ours. */
-  async #settle(
-    request: AdmissionRequest,
-    pod: Pod,
-    namespace: string,
-    images: readonly PodImage[],
-    node: FallbackNode | 'any' | 'mirrored',
-    isMade: boolean,
-  ): Promise<Settlement | undefined> {
-    const { config, registry, probe, counter } = this.#options;
-    const exemption = this.#exemption(pod, namespace);
+  async #settle(question: Question, verdict: Verdict): Promise<Settlement | undefined> {
+    const { config, registry, probe } = this.#options;
+    const exemption = this.#exemption(question.pod, question.namespace);
     if (exemption === undefined)
-      return settle({ pod, images, node, isMade, config: config(), registry: registry(), probe });
-    counter.count(request, 'left', exemption);
+      return settle({ ...question, config: config(), registry: registry(), probe });
+    verdict.exempt(exemption);
     return undefined;
   }
 
-  #exemption(pod: Pod, namespace: string): ReturnType<typeof exemptionOf> {
+  #exemption(pod: Pod, namespace: string): Exemption | undefined {
     const { config, ownNamespace, cluster } = this.#options;
     const namespaceOptsOut = cluster.optsOut(namespace);
     return exemptionOf(pod, { config: config(), namespace, ownNamespace, namespaceOptsOut });
   }
 
   /** Whoever has its Pods left alone may not know that they need the mirror. */
-  #tellOwner(place: PodPlace, pod: Pod, namespace: string, node: FallbackNode | 'mirrored'): void {
-    const { config, registry, cluster } = this.#options;
-    if (node === 'mirrored' || this.#exemption(pod, namespace) !== 'owner') return;
+  #tellOwner({ pod, namespace, images, node }: Question, verdict: Verdict): void {
+    const { config, registry } = this.#options;
+    if (typeof node === 'string' || this.#exemption(pod, namespace) !== 'owner') return;
     const around = { config: config(), registry: registry(), node, isMade: true };
-    for (const image of imagesOf(pod))
-      if (decideImage(image, around).kind === 'ask')
-        cluster.tell(place, { image: image.image, why: 'owner' });
+    for (const image of images)
+      if (decideImage(image, around).kind === 'ask') verdict.tell({ image: image.image, why: 'owner' });
   }
 
   /** The node that needs rewriting to which this Pod goes, as far as it is known. */
@@ -211,6 +226,6 @@ export class Admission {
   }
 }
 
-function doubtsOf(outcomes: readonly Outcome[]): readonly Doubt[] {
-  return outcomes.flatMap((outcome) => doubtOf(outcome) ?? []);
+function warningsOf(outcomes: readonly Outcome[]): readonly string[] {
+  return outcomes.flatMap((outcome) => doubtOf(outcome) ?? []).map(tellDoubt);
 }

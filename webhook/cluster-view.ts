@@ -1,6 +1,7 @@
 import type { Doubt } from './doubt.ts';
 import type { FallbackNode } from './fallback-node.ts';
 import type { Operation } from './pod-patch.ts';
+import type { Subject } from './subject.ts';
 
 /** A Pod that is there. */
 export interface PodPlace {
@@ -28,6 +29,6 @@ export interface ClusterView {
     patch: readonly Operation[],
     left: AbortSignal,
   ): Promise<'patched' | 'changed' | 'gone' | 'late'>;
-  /** Says under the Pod why an image keeps its name. Never rejects. */
-  tell(place: PodPlace, doubt: Doubt): void;
+  /** Says there why an image keeps its name. Never rejects. */
+  tell(subject: Subject, doubt: Doubt): void;
 }

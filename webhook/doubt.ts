@@ -2,8 +2,11 @@ import type { Outcome } from './settlement.ts';
 
 /** An image that should have another name and keeps its own, for a reason that somebody may want to know. */
 export interface Doubt {
-  readonly image: string;
+  /** All of the Pod's when there is none. */
+  readonly image?: string;
   readonly why: keyof typeof SENTENCES;
+  /** What else is to be said. */
+  readonly more?: string;
 }
 
 const SENTENCES = {
@@ -17,6 +20,11 @@ const SENTENCES = {
   'no-door': 'no agent runs on this node: set rewriteTo to a host under which it reaches the registry',
   volume: 'the image of a volume cannot be changed once its Pod is there: name the node in the Pod',
   owner: 'its owner compares images (skipOwners)',
+  'too-long': 'its name in the mirror would be longer than a name may be',
+  deadline: 'that could not be decided in time',
+  failed: 'the webhook could not do its work',
+  starting: 'the webhook has just started, and does not know the nodes yet',
+  changed: 'the Pod was changed meanwhile, or the cluster does not let it be changed',
 } as const;
 
 /** `undefined` when all went as it is to go. */
@@ -27,10 +35,11 @@ export function doubtOf(outcome: Outcome): Doubt | undefined {
 }
 
 /** One sentence for a person: the image first, since there may be several. */
-export function tellDoubt({ image, why }: Doubt): string {
-  return `weir leaves ${image} as it is: ${SENTENCES[why]}`;
+export function tellDoubt({ image, why, more }: Doubt): string {
+  const what = image === undefined ? 'the images of a Pod as they are' : `${image} as it is`;
+  return `weir leaves ${what}: ${SENTENCES[why]}${more === undefined ? '' : ` (${more})`}`;
 }
 
-function isDoubt(why: string): why is Doubt['why'] {
+export function isDoubt(why: string): why is Doubt['why'] {
   return Object.hasOwn(SENTENCES, why);
 }

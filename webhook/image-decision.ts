@@ -8,6 +8,8 @@ export type LeftBecause =
   /** No upstream of the configuration, or has its new name already. */
   | 'untouched'
   | 'unreadable'
+  /** Its name in the mirror would be longer than a name may be. */
+  | 'too-long'
   /** The node's runtime mirrors that upstream by itself. */
   | 'mirrored'
   | 'pull-never'

@@ -19,6 +19,14 @@ const requirement = z.object({
 
 const nodeSelectorTerm = z.object({ matchFields: z.array(requirement).nullish() });
 
+const owner = z.object({
+  apiVersion: z.string(),
+  kind: z.string(),
+  name: z.string().nullish(),
+  uid: z.string().nullish(),
+  controller: z.boolean().nullish(),
+});
+
 /** What the webhook looks at in a Pod; whatever else it has is left alone. */
 export const podSchema = z.object({
   metadata: z.object({
@@ -28,7 +36,7 @@ export const podSchema = z.object({
     uid: z.string().nullish(),
     labels: z.record(z.string(), z.string()).nullish(),
     annotations: z.record(z.string(), z.string()).nullish(),
-    ownerReferences: z.array(z.object({ apiVersion: z.string(), kind: z.string() })).nullish(),
+    ownerReferences: z.array(owner).nullish(),
   }),
   spec: z.object({
     nodeName: z.string().nullish(),

@@ -33,41 +33,44 @@ export type Rewrite =
       readonly isPlain: boolean;
       readonly manifest: ManifestPlace;
     }
-  /** `unreadable` is no image reference, or none under its new name; `untouched` is no upstream's. */
-  | { readonly kind: 'leave'; readonly why: 'untouched' | 'unreadable' };
+  /** `unreadable` is no image reference, `too-long` none under its new name; `untouched` is no upstream's. */
+  | { readonly kind: 'leave'; readonly why: 'untouched' | 'unreadable' | 'too-long' };
 
 /** The name under which a node gets an image through the mirror; tag and digest stay as they are. */
 export function rewriteImage(image: string, config: Config, registry: RegistryPlace): Rewrite {
-  try {
-    const original = parseReference(image);
-    if (original.host === registry.rewriteTo) return { kind: 'leave', why: 'untouched' };
-    const route = routeFor(config, original.host);
-    if (route.kind === 'untouched') return { kind: 'leave', why: 'untouched' };
-    const place = route.kind === 'node' ? mirrorPlace(route.mirror) : registryPlace(registry, original.host);
-    const repository = place.prefix === '' ? original.repository : `${place.prefix}/${original.repository}`;
-    const name = formatReference({ ...original, host: place.host, repository });
-    // Two limits of a name may be passed only now.
-    parseReference(name);
-    const reference = original.digest ?? original.tag ?? 'latest';
-    const manifest = { origin: place.origin, repository, reference };
-    return {
-      kind: 'rewrite',
-      host: original.host,
-      original,
-      image: name,
-      to: place.host,
-      isPlain: place.isPlain,
-      manifest,
-    };
-  } catch {
-    return { kind: 'leave', why: 'unreadable' };
-  }
+  const original = referenceIn(image);
+  if (original === undefined) return { kind: 'leave', why: 'unreadable' };
+  if (original.host === registry.rewriteTo) return { kind: 'leave', why: 'untouched' };
+  const route = routeFor(config, original.host);
+  if (route.kind === 'untouched') return { kind: 'leave', why: 'untouched' };
+  const place = route.kind === 'node' ? mirrorPlace(route.mirror) : registryPlace(registry, original.host);
+  const repository = place.prefix === '' ? original.repository : `${place.prefix}/${original.repository}`;
+  const name = formatReference({ ...original, host: place.host, repository });
+  if (referenceIn(name) === undefined) return { kind: 'leave', why: 'too-long' };
+  const reference = original.digest ?? original.tag ?? 'latest';
+  return {
+    kind: 'rewrite',
+    host: original.host,
+    original,
+    image: name,
+    to: place.host,
+    isPlain: place.isPlain,
+    manifest: { origin: place.origin, repository, reference },
+  };
 }
 
 /** Whether a runtime pulls from this host without TLS: containerd and Docker do on the loopback, CRI-O nowhere. */
 export function isLoopback(host: string): boolean {
   const name = host.replace(/:\d+$/, '').replaceAll(/[[\]]/g, '');
   return name === 'localhost' || name === '::1' || (isIP(name) === 4 && name.startsWith('127.'));
+}
+
+function referenceIn(image: string): Reference | undefined {
+  try {
+    return parseReference(image);
+  } catch {
+    return undefined;
+  }
 }
 
 interface Place {

@@ -453,33 +453,6 @@ suite("a Pod is none of the webhook's business", () => {
 });
 
 suite('an answer', () => {
-  test('comes within its time, whatever does not', async () => {
-    const stageNow = new Stage(CONFIG, { budgetMs: 20 });
-    stageNow.cluster.addNode('fallback', DOCKER_ONLY);
-    const late = Promise.withResolvers<'there'>();
-    stageNow.found = () => late.promise;
-    const object = podOf('nginx:1', { nodeName: 'fallback' });
-    assert.deepEqual(await stageNow.answer(request({ namespace: 'default', object })), {});
-    assert.equal(await stageNow.count('deadline'), 1);
-    late.resolve('there');
-  });
-
-  test('lets pass what cannot be decided', async () => {
-    const stageNow = stage();
-    stageNow.found = () => Promise.reject(new Error('broken'));
-    const object = podOf('nginx:1', { nodeName: 'fallback' });
-    assert.deepEqual(await stageNow.answer(request({ namespace: 'default', object })), {});
-    stageNow.cluster.meanwhile = () => {
-      throw new Error('the API server is away');
-    };
-    stageNow.found = () => 'there';
-    assert.deepEqual(imagesIn(await stageNow.bind(podOf('nginx:1'), 'fallback')), ['nginx:1']);
-    assert.equal(await stageNow.count('failed'), 2);
-    stageNow.cluster.isKnown = false;
-    assert.deepEqual(await stageNow.answer(request({ namespace: 'default', object })), {});
-    assert.equal(await stageNow.count('starting'), 1);
-  });
-
   test('follows the configuration', async () => {
     const stageNow = stage();
     const pod = podOf('nginx:1', { nodeName: 'fallback' });

@@ -4,11 +4,12 @@ import type { ClusterView, PodPlace } from '../../webhook/cluster-view.ts';
 import type { Doubt } from '../../webhook/doubt.ts';
 import { type FallbackNode, fallbackNode } from '../../webhook/fallback-node.ts';
 import type { Operation } from '../../webhook/pod-patch.ts';
+import type { Subject } from '../../webhook/subject.ts';
 import { applyPatch } from './json-patch.ts';
 
 export class ScriptedCluster implements ClusterView {
   isKnown = true;
-  readonly told: (Doubt & { readonly pod: string })[] = [];
+  readonly told: (Doubt & { readonly pod?: string; readonly owner?: string })[] = [];
   readonly patches: (readonly Operation[])[] = [];
   readonly optedOut = new Set<string>();
   /** What the API has, by name. */
@@ -71,7 +72,7 @@ export class ScriptedCluster implements ClusterView {
     return 'patched';
   }
 
-  tell({ name }: PodPlace, doubt: Doubt): void {
-    this.told.push({ ...doubt, pod: name });
+  tell({ kind, name }: Subject, doubt: Doubt): void {
+    this.told.push({ ...doubt, [kind === 'Pod' ? 'pod' : 'owner']: name });
   }
 }

@@ -1,3 +1,4 @@
+import { EventEmitter, on } from 'node:events';
 import { pino } from 'pino';
 import * as z from 'zod';
 import { parseConfig } from '../../config/parse.ts';
@@ -41,6 +42,7 @@ export class Stage {
   readonly warmed: ManifestPlace[] = [];
   found: (place: ManifestPlace) => Found | Promise<Found> = () => 'there';
   readonly #metrics = createMetrics();
+  readonly #lines = new EventEmitter();
   readonly #admission: Admission;
   #config: ReturnType<typeof parseConfig>['config'];
 
@@ -63,7 +65,7 @@ export class Stage {
         warm: (place) => this.warmed.push(place),
       },
       counter: new DecisionCounter(this.#metrics),
-      log: pino({ level: 'silent' }),
+      log: pino({}, { write: (line: string) => this.#lines.emit('line', line) }),
       ...(budgetMs === undefined ? {} : { budgetMs }),
     });
   }
@@ -95,12 +97,25 @@ export class Stage {
 
   /** How often something was decided for this reason. */
   async count(reason: string): Promise<number> {
-    const { values } = (await this.#metrics.getSingleMetric('weir_webhook_decisions_total')?.get()) ?? {
-      values: [],
-    };
-    return values
-      .filter(({ labels }) => labels['reason'] === reason)
-      .reduce((sum, { value }) => sum + value, 0);
+    return (await this.counted())[reason] ?? 0;
+  }
+
+  /** How often something was decided, by reason. */
+  async counted(): Promise<Record<string, number>> {
+    const found = await this.#metrics.getSingleMetric('weir_webhook_decisions_total')?.get();
+    const counts: Record<string, number> = {};
+    for (const { labels, value } of found?.values ?? []) {
+      const reason = String(labels['reason']);
+      counts[reason] = (counts[reason] ?? 0) + value;
+    }
+    return counts;
+  }
+
+  /** The next line of the log that is like this. */
+  async line(expression: RegExp): Promise<string> {
+    for await (const [line] of on(this.#lines, 'line'))
+      if (expression.test(String(line))) return String(line);
+    throw new Error('the log has ended');
   }
 }
 
