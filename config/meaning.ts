@@ -1,5 +1,5 @@
 import { CANARY_HOST } from '../oci/canary.ts';
-import { parseHost } from '../oci/host.ts';
+import { isLoopback, parseHost } from '../oci/host.ts';
 import { type Config, DIRECT_EGRESS, type Upstream } from './config.ts';
 import type { Endpoint } from './endpoint.ts';
 import { isForbiddenTarget } from './forbidden-targets.ts';
@@ -7,6 +7,9 @@ import { KNOWN_PREFIXES } from './known-upstreams.ts';
 import type { Problem } from './problem.ts';
 import type { RawConfig, RawUpstream } from './schema.ts';
 import type { Path, YamlSource } from './yaml-source.ts';
+
+/** What takes the place of `rewriteTo` where there is none, as far as it is known here. */
+const DOOR = '127.0.0.1';
 
 type Report = (severity: Problem['severity'], path: Path, message: string, remedy: string) => void;
 
@@ -191,7 +194,14 @@ function checkNamespaces(raw: RawConfig, config: Config, report: Report): void {
 }
 
 /** Whatever is rewritten to an upstream's own name would go there, past weir, under a path that it does not have. */
-function checkRewrite({ rewriteTo, upstreams }: Config, report: Report): void {
+function checkRewrite({ fallback, rewriteTo, upstreams }: Config, report: Report): void {
+  if (fallback === 'always' && isLoopback(rewriteTo ?? DOOR))
+    report(
+      'warning',
+      ['fallback'],
+      '"always" gives Pods the name of the door of their node, whatever node they come to',
+      'CRI-O and nodes without an agent cannot pull by it: with such nodes, set "rewriteTo" to a host that speaks https (or webhook.rewriteTo of the chart).',
+    );
   if (rewriteTo !== undefined && upstreams.has(parseHost(rewriteTo) ?? rewriteTo))
     report(
       'error',

@@ -1,3 +1,5 @@
+import { isIP } from 'node:net';
+
 /** A registry host as it stands in a reference: lower case, with its port only where one was written. */
 const LABEL = '[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?';
 const HOST = new RegExp(`^(?:${LABEL}(?:\\.${LABEL})*|\\[[0-9a-f:.]+\\])(?::[0-9]{1,5})?$`);
@@ -20,6 +22,12 @@ export function parseAuthority(text: string): string | undefined {
   const port = /:([0-9]+)$/.exec(host.replace(/^\[.*\]/, ''))?.[1];
   if (port !== undefined && (Number(port) < 1 || Number(port) > 65_535)) return undefined;
   return host;
+}
+
+/** Whether a runtime pulls from this host without TLS: containerd and Docker do on the loopback, CRI-O nowhere. */
+export function isLoopback(host: string): boolean {
+  const name = host.replace(/:\d+$/, '').replaceAll(/[[\]]/g, '');
+  return name === 'localhost' || name === '::1' || (isIP(name) === 4 && name.startsWith('127.'));
 }
 
 export const DOCKER_HUB = 'docker.io';

@@ -104,7 +104,7 @@ export class Admission {
     const pod = podSchema.parse(request.object);
     const namespace = request.namespace ?? pod.metadata.namespace ?? '';
     const images = imagesOf(pod);
-    const node = this.#options.config().fallback === 'always' ? 'any' : this.#nodeOf(pod);
+    const node = this.#whereTo(pod);
     if (node === undefined) {
       if (derivedNode(pod).kind === 'unknown' && this.#exemption(pod, namespace) === undefined)
         this.#warm(images);
@@ -165,7 +165,7 @@ export class Admission {
     const pod = podSchema.parse(request.object);
     const before = podSchema.parse(request.oldObject);
     const namespace = request.namespace ?? pod.metadata.namespace ?? '';
-    const node = this.#options.config().fallback === 'always' ? 'any' : this.#nodeOf(pod);
+    const node = this.#whereTo(pod);
     if (node === undefined) return {};
     const images = addedImages(pod, before);
     const settlement = await this.#settle({ pod, namespace, images, node, isMade: true }, verdict);
@@ -202,6 +202,11 @@ export class Admission {
     const around = { config: config(), registry: registry(), node, isMade: true };
     for (const image of images)
       if (decideImage(image, around).kind === 'ask') verdict.tell({ image: image.image, why: 'owner' });
+  }
+
+  /** `undefined` when this Pod needs nothing, or that is not known yet. */
+  #whereTo(pod: Pod): FallbackNode | 'any' | undefined {
+    return this.#nodeOf(pod) ?? (this.#options.config().fallback === 'always' ? 'any' : undefined);
   }
 
   /** The node that needs rewriting to which this Pod goes, as far as it is known. */

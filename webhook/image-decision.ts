@@ -1,7 +1,8 @@
 import type { Config } from '../config/config.ts';
+import { isLoopback } from '../oci/host.ts';
 import { type FallbackNode, hasImage, needsRewriting } from './fallback-node.ts';
 import type { PodImage } from './pod.ts';
-import { isLoopback, type RegistryPlace, type Rewrite, rewriteImage } from './rewrite.ts';
+import { type RegistryPlace, type Rewrite, rewriteImage } from './rewrite.ts';
 
 /** Why an image keeps its name. */
 export type LeftBecause =
@@ -40,7 +41,8 @@ export function decideImage(image: PodImage, around: ImageSurroundings): ImageDe
   const { config, registry, node, isMade } = around;
   const rewrite = rewriteImage(image.image, config, registry);
   if (rewrite.kind === 'leave') return rewrite;
-  if (node !== undefined && !needsRewriting(node, rewrite.host)) return leave('mirrored');
+  if (node !== undefined && config.fallback !== 'always' && !needsRewriting(node, rewrite.host))
+    return leave('mirrored');
   if (image.pullPolicy === 'Never') return leave('pull-never');
   // With `Always` the registry is asked whatever is there.
   if (node !== undefined && image.pullPolicy !== 'Always' && hasImage(node, rewrite.original))

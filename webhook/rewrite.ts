@@ -1,7 +1,7 @@
-import { isIP } from 'node:net';
 import type { Config } from '../config/config.ts';
 import type { Endpoint } from '../config/endpoint.ts';
 import { hostPrefix, routeFor } from '../config/routing.ts';
+import { isLoopback } from '../oci/host.ts';
 import { formatReference, parseReference, type Reference } from '../oci/reference.ts';
 
 /** Where our registry is. */
@@ -57,12 +57,6 @@ export function rewriteImage(image: string, config: Config, registry: RegistryPl
     isPlain: place.isPlain,
     manifest: { origin: place.origin, repository, reference },
   };
-}
-
-/** Whether a runtime pulls from this host without TLS: containerd and Docker do on the loopback, CRI-O nowhere. */
-export function isLoopback(host: string): boolean {
-  const name = host.replace(/:\d+$/, '').replaceAll(/[[\]]/g, '');
-  return name === 'localhost' || name === '::1' || (isIP(name) === 4 && name.startsWith('127.'));
 }
 
 function referenceIn(image: string): Reference | undefined {

@@ -81,7 +81,12 @@ for (const [name, values] of cases)
     for (const one of manifests.filter(({ kind }) => kind === 'ConfigMap')) {
       if (one.metadata.name !== 'weir') continue;
       const { warnings } = parseConfig(configMap.parse(one).data['config.yaml']);
-      assert.deepEqual(warnings, []);
+      // With the name of a door for every Pod, of whatever node.
+      const doubted = name.endsWith('with every Pod rewritten') ? ['fallback'] : [];
+      assert.deepEqual(
+        warnings.map(({ key }) => key),
+        doubted,
+      );
     }
     const args = argumentsIn(text).find((some) => some.includes('--store')) ?? [];
     const store = args[args.indexOf('--store') + 1] ?? '';

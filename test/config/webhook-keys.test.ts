@@ -24,6 +24,13 @@ suite('what the configuration says to the webhook', () => {
     assert.deepEqual(parseConfig(`${UPSTREAM}skipOwners: []\n`).config.skipOwners, []);
   });
 
+  test('is doubted where every Pod gets a name by which not every node can pull', () => {
+    for (const rewriteTo of ['', 'rewriteTo: 127.0.0.1:5700\n', 'rewriteTo: "[::1]:5700"\n'])
+      assert.deepEqual(warned(`${rewriteTo}fallback: always\n`), ['fallback'], rewriteTo);
+    assert.deepEqual(warned('rewriteTo: mirror.corp\nfallback: always\n'), []);
+    assert.deepEqual(warned('fallback: auto\n'), []);
+  });
+
   const refused: Readonly<Record<string, [string, RegExp]>> = {
     'a name with a scheme': ['rewriteTo: https://mirror.corp', /:2:1: error: rewriteTo: .* is no registry/],
     'the name of an upstream': ['rewriteTo: ghcr.io', /:2:1: error: rewriteTo: ghcr\.io is an upstream/],
@@ -35,3 +42,8 @@ suite('what the configuration says to the webhook', () => {
       assert.throws(() => parseConfig(UPSTREAM + text), message);
     });
 });
+
+/** The keys that are warned about. */
+function warned(lines: string): string[] {
+  return parseConfig(`${UPSTREAM}${lines}`).warnings.map(({ key }) => key);
+}

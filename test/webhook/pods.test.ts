@@ -18,6 +18,15 @@ function stage(yaml = CONFIG): Stage {
   return made;
 }
 
+/** With nodes that cannot use every name, while every Pod is rewritten. */
+function always(): Stage {
+  const now = stage(`${CONFIG}fallback: always\n`);
+  now.cluster.addNode('crio', DOCKER_ONLY, { runtime: 'cri-o' });
+  now.cluster.addNode('bare', undefined);
+  now.cluster.addNode('full', DOCKER_ONLY, { images: ['quay.io/app:1'] });
+  return now;
+}
+
 suite('a name', () => {
   const names: Readonly<Record<string, string>> = {
     nginx: '127.0.0.1:5700/docker.io/library/nginx:latest',
@@ -175,6 +184,35 @@ suite('a Pod that is made', () => {
     const { patch, warnings } = await stageNow.answer(request({ namespace: 'default', object }));
     assert.deepEqual(patch, []);
     assert.deepEqual(warnings, ['weir leaves nginx:1 as it is: the mirror has no such manifest']);
+  });
+});
+
+suite('a Pod that is made while every Pod is rewritten', () => {
+  const left: Readonly<Record<string, string>> = { crio: 'plain-http', bare: 'no-door', full: 'on-node' };
+  for (const [node, why] of Object.entries(left))
+    test(`keeps the name that its node can use alone: ${why}`, async () => {
+      const now = always();
+      const pod = podOf('quay.io/app:1', { nodeName: node });
+      assert.deepEqual(imagesIn(await now.create(pod)), ['quay.io/app:1']);
+      assert.equal(await now.count(why), 1);
+    });
+
+  test('has no container added to it under a name that its node cannot use', async () => {
+    const now = always();
+    const before = { metadata: { name: 'pod', uid: 'u' }, spec: { nodeName: 'crio' } };
+    const ephemeralContainers = [{ name: 'debug', image: 'busybox:1' }];
+    const object = { ...before, spec: { ...before.spec, ephemeralContainers } };
+    const change = { operation: 'UPDATE', subResource: 'ephemeralcontainers', namespace: 'default', object };
+    const { patch } = await now.answer(request({ ...change, oldObject: before }));
+    assert.deepEqual(patch, []);
+  });
+
+  test('is rewritten for every upstream, although its node mirrors some by itself', async () => {
+    for (const nodeName of ['fallback', 'other', undefined])
+      assert.deepEqual(
+        imagesIn(await always().create(podOf('quay.io/app:1', nodeName === undefined ? {} : { nodeName }))),
+        ['127.0.0.1:5700/quay.io/app:1'],
+      );
   });
 });
 
