@@ -17,7 +17,8 @@ const SENTENCES = {
   slow: 'the mirror did not say in time whether it has that manifest',
   'plain-http':
     "this node's runtime would ask the mirror for TLS, which it does not speak: set rewriteTo to a host that does",
-  'no-door': 'no agent runs on this node: set rewriteTo to a host under which it reaches the registry',
+  'no-door':
+    "no agent's door is open on this node: set rewriteTo to a host under which it reaches the registry, or see what the agent says",
   volume: 'the image of a volume cannot be changed once its Pod is there: name the node in the Pod',
   owner: 'its owner compares images (skipOwners)',
   'too-long': 'its name in the mirror would be longer than a name may be',

@@ -9,8 +9,8 @@ export interface FallbackNode {
   readonly hostname: string;
   /** `containerd`, `docker`, `cri-o`; empty when the kubelet has not said. */
   readonly runtime: string;
-  /** Whether weir's agent runs there, and so the door. */
-  readonly hasAgent: boolean;
+  /** Whether the door of weir's agent is open there, as the agent says. */
+  readonly hasDoor: boolean;
   /** Registry hosts that its runtime cannot mirror; `all` on a node that nobody looks after. */
   readonly hosts: ReadonlySet<string> | 'all';
   /** What is there already, by name, as {@link formatReference} writes it. */
@@ -28,6 +28,8 @@ export interface NodeFacts {
 }
 
 export const MIRROR_LABEL = 'weir.dev/mirror';
+/** `open` while an agent listens at the door of that node. */
+const DOOR_ANNOTATION = 'weir.dev/door';
 /** JSON: the state of every upstream on that node, by registry host. */
 const UPSTREAMS_ANNOTATION = 'weir.dev/upstreams';
 /** States in which a pull goes past the mirror, and nobody decided that it should. */
@@ -46,7 +48,7 @@ export function fallbackNode(facts: NodeFacts): FallbackNode | undefined {
     name,
     hostname: labels['kubernetes.io/hostname'] ?? name,
     runtime: runtimeVersion.split('://', 1)[0] ?? '',
-    hasAgent: label !== undefined,
+    hasDoor: label !== undefined && annotations[DOOR_ANNOTATION] === 'open',
     hosts,
     images: new Set(imageNames.flatMap(inFull)),
   };

@@ -17,7 +17,7 @@ export type LeftBecause =
   | 'on-node'
   /** Its runtime would ask for TLS where there is none. */
   | 'plain-http'
-  /** The name leads to the node's own loopback, where no agent listens. */
+  /** The name leads to the node's own loopback, where no door is open. */
   | 'no-door'
   /** A volume's image, of a Pod that is there already. */
   | 'volume';
@@ -48,7 +48,7 @@ export function decideImage(image: PodImage, around: ImageSurroundings): ImageDe
   if (node !== undefined && image.pullPolicy !== 'Always' && hasImage(node, rewrite.original))
     return leave('on-node');
   if (rewrite.isPlain && (!isLoopback(rewrite.to) || node?.runtime === 'cri-o')) return leave('plain-http');
-  if (isLoopback(rewrite.to) && node?.hasAgent === false) return leave('no-door');
+  if (isLoopback(rewrite.to) && node?.hasDoor === false) return leave('no-door');
   if (image.isVolume && isMade) return leave('volume');
   return { kind: 'ask', rewrite };
 }

@@ -165,7 +165,10 @@ suite('the webhook of a release', () => {
   });
 
   test('is told of Pods once a node needs it, and rewrites them', async () => {
-    const annotations = { 'weir.dev/upstreams': '{"docker.io":"unsupported"}' };
+    const annotations = {
+      'weir.dev/upstreams': '{"docker.io":"unsupported"}',
+      'weir.dev/door': 'open',
+    };
     await create({
       kind: 'Node',
       metadata: { name: NODE, labels: { 'weir.dev/mirror': 'fallback' }, annotations },

@@ -295,7 +295,7 @@ suite('a Pod that is bound', () => {
     down: (now) => (now.found = () => 'down'),
     slow: (now) => (now.found = () => 'slow'),
     'plain-http': (now) => now.cluster.addNode('fallback', DOCKER_ONLY, { runtime: 'cri-o' }),
-    'no-door': (now) => now.cluster.addNode('fallback', undefined),
+    'no-door': (now) => now.cluster.addNode('fallback', DOCKER_ONLY, { door: 'closed' }),
   };
   for (const [why, arrange] of Object.entries(left))
     test(`is left as it is, and somebody is told: ${why}`, async () => {
@@ -388,6 +388,13 @@ suite('a node', () => {
       annotations: { 'weir.dev/upstreams': states },
     });
 
+  const hasDoor = (label: object, annotations: Readonly<Record<string, string>>): boolean | undefined =>
+    fallbackNode({
+      ...facts,
+      labels: { ...label },
+      annotations: { 'weir.dev/upstreams': '{"a.io":"failed"}', ...annotations },
+    })?.hasDoor;
+
   test('needs rewriting for what its agent says, and while it says that it does', () => {
     assert.deepEqual(
       node('fallback', '{"a.io":"failed","b.io":"configured","c.io":"bypassed"}')?.hosts,
@@ -396,6 +403,23 @@ suite('a node', () => {
     for (const label of ['configured', 'off']) assert.equal(node(label, '{"a.io":"failed"}'), undefined);
     for (const states of ['', '{}', '[', '"failed"', '{"a.io":1}', '{"a.io":"configured"}'])
       assert.equal(node('fallback', states), undefined, states);
+  });
+
+  test('has a door only while its agent says that it is open', () => {
+    const fallback = { 'weir.dev/mirror': 'fallback' };
+    assert.equal(hasDoor(fallback, { 'weir.dev/door': 'open' }), true);
+    for (const door of ['closed', 'Open', '', 'true'])
+      assert.equal(hasDoor(fallback, { 'weir.dev/door': door }), false);
+    assert.equal(hasDoor(fallback, {}), false, 'nobody says that it is');
+    assert.equal(hasDoor({}, { 'weir.dev/door': 'open' }), false, 'the agent is gone');
+  });
+
+  test('needs no door where names lead elsewhere', async () => {
+    const now = new Stage(CONFIG, { registry: { ...REGISTRY, rewriteTo: 'mirror.corp' } });
+    now.cluster.addNode('fallback', DOCKER_ONLY, { door: 'closed' });
+    assert.deepEqual(imagesIn(await now.bind(podOf('nginx:1'), 'fallback')), [
+      'mirror.corp/docker.io/library/nginx:1',
+    ]);
   });
 
   test('needs rewriting for everything when nobody looks after it', () => {

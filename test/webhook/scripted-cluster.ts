@@ -25,7 +25,11 @@ export class ScriptedCluster implements ClusterView {
   addNode(
     name: string,
     states: Readonly<Record<string, string>> | undefined,
-    { runtime = 'containerd', images = [] }: { runtime?: string; images?: readonly string[] } = {},
+    {
+      runtime = 'containerd',
+      images = [],
+      door = 'open',
+    }: { runtime?: string; images?: readonly string[]; door?: string } = {},
   ): void {
     const node = fallbackNode({
       name,
@@ -33,7 +37,8 @@ export class ScriptedCluster implements ClusterView {
         'kubernetes.io/hostname': `${name}.host`,
         ...(states === undefined ? {} : { 'weir.dev/mirror': 'fallback' }),
       },
-      annotations: states === undefined ? {} : { 'weir.dev/upstreams': JSON.stringify(states) },
+      annotations:
+        states === undefined ? {} : { 'weir.dev/upstreams': JSON.stringify(states), 'weir.dev/door': door },
       runtimeVersion: `${runtime}://1`,
       imageNames: images,
     });

@@ -157,7 +157,7 @@ export class Stage {
         ? {}
         : { 'weir.dev/mirror': isFallback ? 'fallback' : 'configured' }),
     };
-    const annotations = { 'weir.dev/upstreams': JSON.stringify(states) };
+    const annotations = { 'weir.dev/upstreams': JSON.stringify(states), 'weir.dev/door': 'open' };
     await this.core.createNode({ body: { metadata: { name, labels, annotations } } });
     const status = {
       nodeInfo: { containerRuntimeVersion: options.runtime ?? 'containerd://2.3.7' },
