@@ -32,7 +32,7 @@ export class DecisionCounter {
 
   countAll(request: AdmissionRequest, outcomes: readonly Outcome[]): void {
     for (const outcome of outcomes)
-      this.count(request, outcome.kind, outcome.kind === 'left' ? outcome.why : '');
+      this.count(request, outcome.kind, outcome.kind === 'rewritten' ? '' : outcome.why);
   }
 
   /** Measures how long it takes to answer. */

@@ -30,9 +30,9 @@ const SENTENCES = {
 
 /** `undefined` when all went as it is to go. */
 export function doubtOf(outcome: Outcome): Doubt | undefined {
-  if (outcome.kind !== 'left') return undefined;
-  const { image, why } = outcome;
-  return isDoubt(why) ? { image, why } : undefined;
+  if (outcome.kind === 'rewritten' || !isDoubt(outcome.why)) return undefined;
+  const image = outcome.kind === 'restored' ? outcome.name : outcome.image;
+  return { image, why: outcome.why };
 }
 
 /** One sentence for a person: the image first, since there may be several. */

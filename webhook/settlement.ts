@@ -6,10 +6,14 @@ import type { Pod, PodImage } from './pod.ts';
 import { type NewName, originalsOf } from './pod-patch.ts';
 import type { RegistryPlace } from './rewrite.ts';
 
+/** Why an image has its own name. */
+type OwnBecause = LeftBecause | Exclude<Found, 'there'>;
+
 /** What became of one image, and why it was not rewritten. */
 export type Outcome =
-  | { readonly kind: 'rewritten' | 'restored'; readonly image: string; readonly name: string }
-  | { readonly kind: 'left'; readonly image: string; readonly why: LeftBecause | Exclude<Found, 'there'> };
+  | { readonly kind: 'rewritten'; readonly image: string; readonly name: string }
+  | { readonly kind: 'restored'; readonly image: string; readonly name: string; readonly why: OwnBecause }
+  | { readonly kind: 'left'; readonly image: string; readonly why: OwnBecause };
 
 /** How the images of a Pod are to be named, and how that came about. */
 export interface Settlement {
@@ -49,21 +53,30 @@ export async function settle(options: SettlementOptions): Promise<Settlement> {
     originals: new Map(
       settled.flatMap(({ image, original, name }) => (name === original ? [] : [[image.key, original]])),
     ),
-    outcomes: settled.map(({ image, original, name, why }): Outcome => {
-      if (name === image.image) return { kind: 'left', image: image.image, why: why ?? 'untouched' };
-      return { kind: name === original ? 'restored' : 'rewritten', image: image.image, name };
-    }),
+    outcomes: settled.map(outcomeOf),
   };
+}
+
+interface Settled extends Name {
+  readonly image: PodImage;
+  readonly original: string;
+}
+
+function outcomeOf({ image: { image }, original, name, why = 'untouched' }: Settled): Outcome {
+  // The image of a volume that was rewritten in time needs no change any more.
+  if (name === image)
+    return { kind: 'left', image, why: why === 'volume' && name !== original ? 'untouched' : why };
+  return name === original ? { kind: 'restored', image, name, why } : { kind: 'rewritten', image, name };
 }
 
 interface Name {
   readonly name: string;
-  readonly why?: LeftBecause | Exclude<Found, 'there'>;
+  readonly why?: OwnBecause | undefined;
 }
 
 async function nameFor(image: PodImage, options: SettlementOptions): Promise<Name> {
   const { node, isMade, config, registry, probe } = options;
-  const own = (why: NonNullable<Name['why']>): Name => ({ name: image.image, why });
+  const own = (why: OwnBecause): Name => ({ name: image.image, why });
   if (node === 'mirrored') return own('mirrored');
   const where = node === 'any' ? undefined : node;
   const decision = decideImage(image, { config, registry, node: where, isMade });

@@ -264,6 +264,8 @@ suite('a Pod that is bound', () => {
     const once = await stageNow.bind(podOf('nginx:1'), 'fallback');
     stageNow.found = () => 'down';
     assert.deepEqual(imagesIn(await stageNow.bind(once, 'fallback')), ['nginx:1']);
+    assert.deepEqual(stageNow.cluster.told, [{ pod: 'pod', image: 'nginx:1', why: 'down' }]);
+    assert.equal(await stageNow.count('down'), 1);
   });
 
   test('gets no image that an annotation of its own making says', async () => {
@@ -287,6 +289,20 @@ suite('a Pod that is bound', () => {
       'models:1',
     ]);
     assert.deepEqual(stageNow.cluster.told, [{ pod: 'pod', image: 'models:1', why: 'volume' }]);
+  });
+
+  test('has no doubt told of the image of a volume that was rewritten when it was made', async () => {
+    const volumes = [{ name: 'v', image: { reference: 'models:1' } }];
+    const now = stage();
+    const made = await now.create(podOf('quay.io/app:1', { nodeName: 'fallback', volumes }));
+    const unbound = { ...made, spec: { ...made.spec, nodeName: undefined } };
+    const images = ['127.0.0.1:5700/docker.io/library/models:1', 'quay.io/app:1'];
+    assert.deepEqual(imagesIn(await now.bind(unbound, 'fallback')).toSorted(), images);
+    assert.deepEqual(now.cluster.told, []);
+    // Where that name leads nowhere, it cannot be changed any more.
+    now.cluster.addNode('closed', DOCKER_ONLY, { door: 'closed' });
+    assert.deepEqual(imagesIn(await now.bind(unbound, 'closed')).toSorted(), images);
+    assert.deepEqual(now.cluster.told, [{ pod: 'pod', image: images[0], why: 'no-door' }]);
   });
 
   const left: Readonly<Record<string, (now: Stage) => unknown>> = {
