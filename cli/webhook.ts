@@ -13,6 +13,7 @@ import { Admission } from '../webhook/admission.ts';
 import type { Answer } from '../webhook/admission-review.ts';
 import { checkEdit } from '../webhook/config-check.ts';
 import { DecisionCounter } from '../webhook/decision-counter.ts';
+import { KnownNames } from '../webhook/known-names.ts';
 import { ManifestProbe } from '../webhook/manifest-probe.ts';
 import { CONFIG_PATH, PODS_PATH } from '../webhook/registration.ts';
 import type { RegistryPlace } from '../webhook/rewrite.ts';
@@ -95,12 +96,17 @@ export async function runWebhook(
     ...settings.registry,
     rewriteTo: config.current.rewriteTo ?? settings.registry.rewriteTo,
   });
+  const names = new KnownNames();
+  const note = (): void => names.note({ config: config.current, registry: registry() });
+  note();
+  config.subscribe(note);
   const probe = new ManifestProbe({ product: PRODUCT, metrics });
   cleanup.defer(() => probe.close());
   const counter = new DecisionCounter(metrics);
   const admission = new Admission({
     config: () => config.current,
     registry,
+    names,
     ownNamespace: service.namespace,
     cluster,
     probe,

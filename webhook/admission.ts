@@ -10,6 +10,7 @@ import { doubtOf, tellDoubt } from './doubt.ts';
 import { type Exemption, exemptionOf } from './exemption.ts';
 import type { FallbackNode } from './fallback-node.ts';
 import { decideImage } from './image-decision.ts';
+import type { KnownNames } from './known-names.ts';
 import type { ManifestProbe } from './manifest-probe.ts';
 import { addedImages, imagesOf, type Pod, type PodImage, podSchema } from './pod.ts';
 import { podPatch } from './pod-patch.ts';
@@ -20,6 +21,7 @@ import { Verdict } from './verdict.ts';
 export interface AdmissionOptions {
   readonly config: () => Config;
   readonly registry: () => RegistryPlace;
+  readonly names: KnownNames;
   readonly ownNamespace: string;
   readonly cluster: ClusterView;
   readonly probe: Pick<ManifestProbe, 'look' | 'warm'>;
@@ -181,10 +183,10 @@ export class Admission {
 
   /** `undefined` when the Pod is none of ours. */
   async #settle(question: Question, verdict: Verdict): Promise<Settlement | undefined> {
-    const { config, registry, probe } = this.#options;
+    const { config, registry, names, probe } = this.#options;
     const exemption = this.#exemption(question.pod, question.namespace);
     if (exemption === undefined)
-      return settle({ ...question, config: config(), registry: registry(), probe });
+      return settle({ ...question, config: config(), registry: registry(), names, probe });
     verdict.exempt(exemption);
     return undefined;
   }

@@ -1,8 +1,7 @@
 import * as z from 'zod';
-import type { Config } from '../config/config.ts';
 import { parseJson } from '../oci/json.ts';
+import type { KnownNames } from './known-names.ts';
 import type { Pod, PodImage } from './pod.ts';
-import { type RegistryPlace, rewriteImage } from './rewrite.ts';
 
 /** JSON: the names that rewritten images had, by {@link PodImage.key}. */
 export const ORIGINALS_ANNOTATION = 'weir.dev/original-images';
@@ -23,23 +22,20 @@ export interface NewName {
 const originalsSchema = z.record(z.string(), z.string());
 
 /**
- * The original names of those images that were rewritten. The annotation is taken at its word only where rewriting
- * what it says gives what is there: nobody gets another image by it.
+ * The original names of those images that were rewritten. The annotation is taken at its word only where what it says is
+ * known to have got the name that is there: nobody gets another image by it.
  */
 export function originalsOf(
   pod: Pod,
   images: readonly PodImage[],
-  config: Config,
-  registry: RegistryPlace,
+  names: Pick<KnownNames, 'isNameOf'>,
 ): ReadonlyMap<string, string> {
   const text = pod.metadata.annotations?.[ORIGINALS_ANNOTATION];
   const told = text === undefined ? undefined : originalsSchema.safeParse(parseJson(text)).data;
   const originals = new Map<string, string>();
   for (const { key, image } of told === undefined ? [] : images) {
     const original = told !== undefined && Object.hasOwn(told, key) ? told[key] : undefined;
-    if (original === undefined) continue;
-    const again = rewriteImage(original, { ...config, enabled: true }, registry);
-    if (again.kind === 'rewrite' && again.image === image) originals.set(key, original);
+    if (original !== undefined && names.isNameOf(original, image)) originals.set(key, original);
   }
   return originals;
 }

@@ -59,7 +59,8 @@ export function rewriteImage(image: string, config: Config, registry: RegistryPl
   };
 }
 
-function referenceIn(image: string): Reference | undefined {
+/** `undefined` for what is no image reference. */
+export function referenceIn(image: string): Reference | undefined {
   try {
     return parseReference(image);
   } catch {

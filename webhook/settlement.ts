@@ -1,6 +1,7 @@
 import type { Config } from '../config/config.ts';
 import type { FallbackNode } from './fallback-node.ts';
 import { decideImage, type LeftBecause } from './image-decision.ts';
+import type { KnownNames } from './known-names.ts';
 import type { Found, ManifestProbe } from './manifest-probe.ts';
 import type { Pod, PodImage } from './pod.ts';
 import { type NewName, originalsOf } from './pod-patch.ts';
@@ -31,6 +32,7 @@ export interface SettlementOptions {
   readonly isMade: boolean;
   readonly config: Config;
   readonly registry: RegistryPlace;
+  readonly names: KnownNames;
   readonly probe: Pick<ManifestProbe, 'look'>;
 }
 
@@ -39,8 +41,8 @@ export interface SettlementOptions {
  * mirror has that very manifest. So a Pod that comes to another node than it was first meant for gets its own names back.
  */
 export async function settle(options: SettlementOptions): Promise<Settlement> {
-  const { pod, images, config, registry } = options;
-  const known = originalsOf(pod, images, config, registry);
+  const { pod, images, names } = options;
+  const known = originalsOf(pod, images, names);
   const settled = await Promise.all(
     images.map(async (image) => {
       const original = known.get(image.key) ?? image.image;

@@ -7,6 +7,7 @@ import { CHART, render, runTool } from '../../charts/helm.ts';
 import { parseConfig } from '../../config/parse.ts';
 import { apiProblem } from '../../kubernetes/client.ts';
 import { patchPod } from '../../kubernetes/pod-index.ts';
+import { KnownNames } from '../../webhook/known-names.ts';
 import { imagesOf, podSchema } from '../../webhook/pod.ts';
 import { podPatch } from '../../webhook/pod-patch.ts';
 import { settle } from '../../webhook/settlement.ts';
@@ -39,6 +40,8 @@ const values = {
 };
 const { config } = parseConfig(JSON.stringify(values.config));
 const registry = { url: 'http://weir.mirrors.svc:5000', rewriteTo: '127.0.0.1:5700' };
+const names = new KnownNames();
+names.note({ config, registry });
 const everything = { look: () => Promise.resolve('there' as const) };
 
 suite("the webhook's account in a cluster", () => {
@@ -82,7 +85,8 @@ suite("the webhook's account in a cluster", () => {
     const kubernetes = await connectAs(owner, api, scratch);
     const pod = podSchema.parse(await kubernetes.read('pods', { namespace: APPS, name }));
     const images = imagesOf(pod);
-    const settled = await settle({ pod, images, node, isMade: true, config, registry, probe: everything });
+    const by = { config, registry, names, probe: everything };
+    const settled = await settle({ pod, images, node, isMade: true, ...by });
     const patch = podPatch(pod, settled.changes, settled.originals, { isUnbound: true });
     assert.ok(settled.changes.length > 0);
     return patchPod(kubernetes, { namespace: APPS, name }, patch);
@@ -111,8 +115,9 @@ suite("the webhook's account in a cluster", () => {
   };
 
   test('may give every image the name that the webhook gives it, and its own name back', async () => {
-    const names = Object.keys(references);
-    const containers = Object.fromEntries(names.map((image, index) => [`c${index}`, image]));
+    const containers = Object.fromEntries(
+      Object.keys(references).map((image, index) => [`c${index}`, image]),
+    );
     await create(podNamed('all', { ...containers, other: 'elsewhere.example/a' }, { init: 'busybox:1' }));
     const original = await imagesIn('all');
     assert.equal(await settleAs(token, 'all', 'any'), 'patched');

@@ -268,6 +268,49 @@ suite('a Pod that is bound', () => {
     assert.equal(await stageNow.count('down'), 1);
   });
 
+  const edits: Readonly<Record<string, readonly [image: string, before: string, after: string]>> = {
+    'its upstream is not one any more': ['nginx:1', CONFIG, CONFIG.replace('docker.io: {}', '')],
+    'names lead elsewhere': ['nginx:1', `${CONFIG}rewriteTo: old.corp\n`, `${CONFIG}rewriteTo: new.corp\n`],
+    'its mirror is another': [
+      'gcr.io/a:1',
+      CONFIG,
+      CONFIG.replace('mirror.example/gcr', 'other.example/gcr'),
+    ],
+    'its mirror is none any more': ['gcr.io/a:1', CONFIG, CONFIG.replace(/mirror: https:.*via: node/, '')],
+    'there were other edits': ['nginx:1', `${CONFIG}rewriteTo: old.corp\n`, CONFIG],
+  };
+  for (const [what, [image, before, after]] of Object.entries(edits))
+    test(`gets its own names back after an edit meanwhile: ${what}`, async () => {
+      const now = stage(before);
+      const waiting = await now.bind(podOf(image), 'fallback');
+      assert.notDeepEqual(imagesIn(waiting), [image]);
+      for (let edit = 0; edit < 5; edit++) now.configure(`${CONFIG}# ${edit}\n`);
+      now.configure(after);
+      assert.deepEqual(imagesIn(await now.bind(waiting, 'other')), [image]);
+    });
+
+  test('gets its own names back after the webhook was started anew, and the door is another', async () => {
+    const waiting = await stage().bind(podOf('nginx:1'), 'fallback');
+    const now = new Stage(CONFIG, { registry: { ...REGISTRY, rewriteTo: '127.0.0.1:5800' } });
+    assert.deepEqual(imagesIn(await now.bind(waiting, 'other')), ['nginx:1']);
+  });
+
+  const foreign: Readonly<Record<string, readonly [image: string, original: string]>> = {
+    'of a registry that is none of ours': ['127.0.0.1:5700/evil.io/a:1', 'evil.io/a:1'],
+    'under a host that is no mirror': ['allowed.corp/docker.io/library/nginx:1', 'nginx:1'],
+    'of another tag': ['127.0.0.1:5700/docker.io/library/nginx:1', 'nginx:2'],
+    'of another digest': [`127.0.0.1:5700/quay.io/a@${DIGEST}`, 'quay.io/a:1'],
+    'of another upstream': ['127.0.0.1:5700/docker.io/library/nginx:1', 'quay.io/library/nginx:1'],
+    'with more before it': ['127.0.0.1:5700/a/docker.io/library/nginx:1', 'nginx:1'],
+    'in a mirror of another': ['mirror.example/gcr/a:1', 'a:1'],
+  };
+  for (const [what, [image, original]] of Object.entries(foreign))
+    test(`gets no image by an annotation of its own making: ${what}`, async () => {
+      const annotations = { 'weir.dev/original-images': JSON.stringify({ 'containers/app': original }) };
+      const pod = { ...podOf(image), metadata: { annotations } };
+      assert.deepEqual(imagesIn(await stage().bind(pod, 'other')), [image]);
+    });
+
   test('gets no image that an annotation of its own making says', async () => {
     for (const original of ['evil:1', '127.0.0.1:5700/docker.io/library/nginx:1', 'ghcr.io/evil:1', '']) {
       const annotations = { 'weir.dev/original-images': JSON.stringify({ 'containers/app': original }) };

@@ -6,6 +6,7 @@ import { createMetrics } from '../../process/metrics.ts';
 import { Admission } from '../../webhook/admission.ts';
 import type { AdmissionRequest, Answer } from '../../webhook/admission-review.ts';
 import { DecisionCounter } from '../../webhook/decision-counter.ts';
+import { KnownNames } from '../../webhook/known-names.ts';
 import type { Found } from '../../webhook/manifest-probe.ts';
 import type { ManifestPlace, RegistryPlace } from '../../webhook/rewrite.ts';
 import { applyPatch } from './json-patch.ts';
@@ -44,6 +45,8 @@ export class Stage {
   readonly #metrics = createMetrics();
   readonly #lines = new EventEmitter();
   readonly #admission: Admission;
+  readonly #names = new KnownNames();
+  readonly #registry: RegistryPlace;
   #config: ReturnType<typeof parseConfig>['config'];
 
   constructor(
@@ -52,9 +55,12 @@ export class Stage {
   ) {
     this.#config = parseConfig(yaml).config;
     const { budgetMs, registry = REGISTRY } = options;
+    this.#registry = registry;
+    this.#noteNames();
     this.#admission = new Admission({
       config: () => this.#config,
-      registry: () => registry,
+      registry: () => this.#placed(),
+      names: this.#names,
       ownNamespace: 'weir',
       cluster: this.cluster,
       probe: {
@@ -72,6 +78,7 @@ export class Stage {
 
   configure(yaml: string): void {
     this.#config = parseConfig(yaml).config;
+    this.#noteNames();
   }
 
   answer(request: AdmissionRequest): Promise<Answer> {
@@ -98,6 +105,14 @@ export class Stage {
   /** How often something was decided for this reason. */
   async count(reason: string): Promise<number> {
     return (await this.counted())[reason] ?? 0;
+  }
+
+  #placed(): RegistryPlace {
+    return { ...this.#registry, rewriteTo: this.#config.rewriteTo ?? this.#registry.rewriteTo };
+  }
+
+  #noteNames(): void {
+    this.#names.note({ config: this.#config, registry: this.#placed() });
   }
 
   /** How often something was decided, by reason. */
