@@ -10,7 +10,13 @@ import type { Registry as Metrics } from '../process/metrics.ts';
 import type { ClusterView, PodPlace } from '../webhook/cluster-view.ts';
 import { type Doubt, tellDoubt } from '../webhook/doubt.ts';
 import { OPT_OUT_ANNOTATION } from '../webhook/exemption.ts';
-import { type FallbackNode, fallbackNode, MIRROR_LABEL, needsRewriting } from '../webhook/fallback-node.ts';
+import {
+  distinctNeeds,
+  type FallbackNode,
+  fallbackNode,
+  MIRROR_LABEL,
+  needsRewriting,
+} from '../webhook/fallback-node.ts';
 import type { Operation } from '../webhook/pod-patch.ts';
 import type { Subject } from '../webhook/subject.ts';
 
@@ -41,6 +47,7 @@ export class WebhookCluster implements ClusterView {
   readonly #known = new WeakMap<NodeFacts, FallbackNode | undefined>();
   #nodes: ReadonlyMap<string, FallbackNode> = new Map();
   #byHostname: ReadonlyMap<string, FallbackNode> = new Map();
+  #needs: readonly FallbackNode[] = [];
   #optedOut: ReadonlySet<string> | undefined;
   #arePodsKnown = false;
 
@@ -82,13 +89,13 @@ export class WebhookCluster implements ClusterView {
     return this.#optedOut !== undefined && this.#arePodsKnown && !this.#selected.includes(undefined);
   }
 
-  get nodes(): Iterable<FallbackNode> {
-    return this.#nodes.values();
+  get needs(): readonly FallbackNode[] {
+    return this.#needs;
   }
 
   /** Whether there is a node on which an upstream of this configuration is not mirrored. */
   isNeeded({ upstreams }: Config): boolean {
-    return this.#nodes.values().some((node) => upstreams.keys().some((host) => needsRewriting(node, host)));
+    return this.#needs.some((node) => upstreams.keys().some((host) => needsRewriting(node, host)));
   }
 
   node(name: string): FallbackNode | undefined {
@@ -130,6 +137,7 @@ export class WebhookCluster implements ClusterView {
     const nodes = this.#selected.flatMap((some) => some ?? []);
     this.#nodes = new Map(nodes.map((node) => [node.name, node]));
     this.#byHostname = new Map(nodes.map((node) => [node.hostname, node]));
+    this.#needs = distinctNeeds(nodes);
   }
 
   #nodeOf(facts: NodeFacts): FallbackNode | undefined {

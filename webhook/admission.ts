@@ -17,6 +17,7 @@ import { podPatch } from './pod-patch.ts';
 import type { RegistryPlace } from './rewrite.ts';
 import { type Outcome, type Settlement, settle } from './settlement.ts';
 import { Verdict } from './verdict.ts';
+import { warm } from './warming.ts';
 
 export interface AdmissionOptions {
   readonly config: () => Config;
@@ -108,8 +109,9 @@ export class Admission {
     const images = imagesOf(pod);
     const node = this.#whereTo(pod);
     if (node === undefined) {
+      const { config, registry, cluster, probe } = this.#options;
       if (derivedNode(pod).kind === 'unknown' && this.#exemption(pod, namespace) === undefined)
-        this.#warm(images);
+        warm(images, { config: config(), registry: registry(), needs: cluster.needs, probe });
       return {};
     }
     const settlement = await this.#settle({ pod, namespace, images, node, isMade: false }, verdict);
@@ -217,19 +219,6 @@ export class Admission {
     const node = derivedNode(pod);
     if (node.kind === 'name') return cluster.node(node.name);
     return node.kind === 'hostname' ? cluster.nodeByHostname(node.hostname) : undefined;
-  }
-
-  /** Has the mirror asked for what will be wanted if the Pod comes to one of the nodes that need rewriting. */
-  #warm(images: readonly PodImage[]): void {
-    const { config, registry, cluster, probe } = this.#options;
-    const around = { config: config(), registry: registry(), isMade: false };
-    for (const image of images)
-      for (const node of cluster.nodes) {
-        const decision = decideImage(image, { ...around, node });
-        if (decision.kind !== 'ask') continue;
-        probe.warm(decision.rewrite.manifest);
-        break;
-      }
   }
 }
 

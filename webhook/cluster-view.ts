@@ -17,8 +17,8 @@ export interface ClusterView {
   readonly isKnown: boolean;
   node(name: string): FallbackNode | undefined;
   nodeByHostname(hostname: string): FallbackNode | undefined;
-  /** The nodes that need rewriting. */
-  readonly nodes: Iterable<FallbackNode>;
+  /** What nodes need that need rewriting: one for each need (`distinctNeeds`). */
+  readonly needs: readonly FallbackNode[];
   /** Whether this namespace says that its Pods are to be left alone. */
   optsOut(namespace: string): boolean;
   /** From memory, else from the API; `isFresh` asks the API. `undefined` when there is none. @throws Error of the API. */

@@ -13,6 +13,8 @@ export interface FallbackNode {
   readonly hasDoor: boolean;
   /** Registry hosts that its runtime cannot mirror; `all` on a node that nobody looks after. */
   readonly hosts: ReadonlySet<string> | 'all';
+  /** All of the above but the names, as text: nodes of which it is the same need the same. */
+  readonly need: string;
   /** What is there already, by name, as {@link formatReference} writes it. */
   readonly images: ReadonlySet<string>;
 }
@@ -44,14 +46,24 @@ export function fallbackNode(facts: NodeFacts): FallbackNode | undefined {
   if (label !== undefined && label !== 'fallback') return undefined;
   const hosts = label === undefined ? 'all' : hostsIn(annotations[UPSTREAMS_ANNOTATION]);
   if (hosts !== 'all' && hosts.size === 0) return undefined;
+  const runtime = runtimeVersion.split('://', 1)[0] ?? '';
+  const hasDoor = label !== undefined && annotations[DOOR_ANNOTATION] === 'open';
   return {
     name,
     hostname: labels['kubernetes.io/hostname'] ?? name,
-    runtime: runtimeVersion.split('://', 1)[0] ?? '',
-    hasDoor: label !== undefined && annotations[DOOR_ANNOTATION] === 'open',
+    runtime,
+    hasDoor,
     hosts,
+    need: JSON.stringify([runtime, hasDoor, hosts === 'all' ? hosts : [...hosts].toSorted()]),
     images: new Set(imageNames.flatMap(inFull)),
   };
+}
+
+/** Of thousands of nodes, one for each need, as if no image was on it. */
+export function distinctNeeds(nodes: Iterable<FallbackNode>): readonly FallbackNode[] {
+  const byNeed = new Map<string, FallbackNode>();
+  for (const node of nodes) if (!byNeed.has(node.need)) byNeed.set(node.need, { ...node, images: new Set() });
+  return [...byNeed.values()];
 }
 
 /** Whether images of this registry host go past the mirror there. */

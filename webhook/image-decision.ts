@@ -38,8 +38,15 @@ export interface ImageSurroundings {
 
 /** What is to become of one image, as far as it can be told without asking the mirror. */
 export function decideImage(image: PodImage, around: ImageSurroundings): ImageDecision {
-  const { config, registry, node, isMade } = around;
-  const rewrite = rewriteImage(image.image, config, registry);
+  return decideRewrite(image, rewriteImage(image.image, around.config, around.registry), around);
+}
+
+/** The same, of a name that is known already. */
+export function decideRewrite(
+  image: PodImage,
+  rewrite: Rewrite,
+  { config, node, isMade }: Omit<ImageSurroundings, 'registry'>,
+): ImageDecision {
   if (rewrite.kind === 'leave') return rewrite;
   if (node !== undefined && config.fallback !== 'always' && !needsRewriting(node, rewrite.host))
     return leave('mirrored');

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
-import { fallbackNode } from '../../webhook/fallback-node.ts';
+import { distinctNeeds, fallbackNode } from '../../webhook/fallback-node.ts';
 import { CONFIG, imagesIn, originalsIn, podOf, REGISTRY, request, Stage } from './stage.ts';
 
 const DIGEST = `sha256:${'a'.repeat(64)}`;
@@ -471,6 +471,32 @@ suite('a node', () => {
       assert.equal(hasDoor(fallback, { 'weir.dev/door': door }), false);
     assert.equal(hasDoor(fallback, {}), false, 'nobody says that it is');
     assert.equal(hasDoor({}, { 'weir.dev/door': 'open' }), false, 'the agent is gone');
+  });
+
+  test('is one of a few that stand for thousands, where images are asked for ahead', async () => {
+    const states = ['{"a.io":"failed","b.io":"failed"}', '{"b.io":"bypassed","a.io":"unsupported"}'];
+    const many = Array.from({ length: 3_000 }, (_, at) => {
+      const made = node(at % 3 === 0 ? undefined : 'fallback', states[at % 2] ?? '');
+      return made === undefined ? [] : [{ ...made, name: `n${at}`, images: new Set(['a.io/a:1']) }];
+    });
+    const needs = distinctNeeds(many.flat());
+    assert.deepEqual(
+      needs.map(({ hosts, images }) => [hosts, images]),
+      [
+        ['all', new Set()],
+        [new Set(['b.io', 'a.io']), new Set()],
+      ],
+    );
+    const now = new Stage();
+    for (const name of ['first', 'second'])
+      now.cluster.addNode(name, DOCKER_ONLY, { images: ['docker.io/library/nginx:1'] });
+    now.cluster.addNode('crio', { 'quay.io': 'failed' }, { runtime: 'cri-o' });
+    await now.create(podOf('nginx:1', { initContainers: [{ name: 'i', image: 'quay.io/app:1' }] }));
+    assert.deepEqual(
+      now.warmed.map(({ repository }) => repository),
+      ['docker.io/library/nginx'],
+      'one question, and none for a node that could not use the answer',
+    );
   });
 
   test('needs no door where names lead elsewhere', async () => {

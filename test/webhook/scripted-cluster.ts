@@ -2,7 +2,7 @@
 
 import type { ClusterView, PodPlace } from '../../webhook/cluster-view.ts';
 import type { Doubt } from '../../webhook/doubt.ts';
-import { type FallbackNode, fallbackNode } from '../../webhook/fallback-node.ts';
+import { distinctNeeds, type FallbackNode, fallbackNode } from '../../webhook/fallback-node.ts';
 import type { Operation } from '../../webhook/pod-patch.ts';
 import type { Subject } from '../../webhook/subject.ts';
 import { applyPatch } from './json-patch.ts';
@@ -45,8 +45,8 @@ export class ScriptedCluster implements ClusterView {
     if (node !== undefined) this.#nodes.set(name, node);
   }
 
-  get nodes(): Iterable<FallbackNode> {
-    return this.#nodes.values();
+  get needs(): readonly FallbackNode[] {
+    return distinctNeeds(this.#nodes.values());
   }
 
   node(name: string): FallbackNode | undefined {
