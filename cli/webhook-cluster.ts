@@ -17,6 +17,7 @@ import {
   MIRROR_LABEL,
   needsRewriting,
 } from '../webhook/fallback-node.ts';
+import { type Pod, podToKeep } from '../webhook/pod.ts';
 import type { Operation } from '../webhook/pod-patch.ts';
 import type { Subject } from '../webhook/subject.ts';
 
@@ -39,7 +40,7 @@ interface Options {
 export class WebhookCluster implements ClusterView {
   readonly #kubernetes: Kubernetes;
   readonly #events: PodEvents;
-  readonly #pods: WaitingPods;
+  readonly #pods: WaitingPods<Pod>;
   readonly #gate = new PodGate(MAX_REQUESTS);
   readonly #watches: readonly { close(): void }[];
   /** By the selector that selects them; `undefined` until they are known. */
@@ -79,8 +80,13 @@ export class WebhookCluster implements ClusterView {
       },
       log,
     });
-    this.#pods = new WaitingPods(kubernetes, log, () => {
-      this.#arePodsKnown = true;
+    this.#pods = new WaitingPods<Pod>({
+      kubernetes,
+      keep: podToKeep,
+      known: () => {
+        this.#arePodsKnown = true;
+      },
+      log,
     });
     this.#watches = [...nodes, namespaces, this.#pods];
   }
@@ -112,7 +118,7 @@ export class WebhookCluster implements ClusterView {
 
   async pod(place: PodPlace, left: AbortSignal, { isFresh } = { isFresh: false }): Promise<unknown> {
     const known = isFresh ? undefined : this.#pods.find(place);
-    if (known !== undefined && (place.uid === '' || known.metadata?.uid === place.uid)) return known;
+    if (known !== undefined && (place.uid === '' || known.metadata.uid === place.uid)) return known;
     return this.#gate.pass(left, () => readPod(this.#kubernetes, place));
   }
 

@@ -55,7 +55,8 @@ export type Sent<Type> = Type extends Date
 export type ObjectOf<Name extends Collection> = Sent<Kinds[Name]>;
 
 export interface ListOf<Name extends Collection> {
-  readonly metadata?: { readonly resourceVersion?: string };
+  /** `continue` where there are more. */
+  readonly metadata?: { readonly resourceVersion?: string; readonly continue?: string };
   readonly items: readonly ObjectOf<Name>[];
 }
 
@@ -64,6 +65,12 @@ export interface Selection {
   readonly namespace?: string;
   readonly labelSelector?: string;
   readonly fieldSelector?: string;
+}
+
+/** A part of a list: so many objects, from where the part before it ended. */
+export interface Page {
+  readonly limit?: number;
+  readonly continue?: string;
 }
 
 /** Where an object is; those of the whole cluster have no namespace. */
@@ -128,8 +135,14 @@ export class Kubernetes {
     return this.#send(HttpMethod.GET, pathOf(collection, place));
   }
 
-  list<Name extends Collection>(collection: Name, selection: Selection = {}): Promise<ListOf<Name>> {
-    return this.#send(HttpMethod.GET, pathOf(collection, selection), { query: queryOf(selection) });
+  list<Name extends Collection>(collection: Name, selection: Selection & Page = {}): Promise<ListOf<Name>> {
+    const { limit, continue: from } = selection;
+    const query = {
+      ...queryOf(selection),
+      ...(limit === undefined ? {} : { limit: String(limit) }),
+      ...(from === undefined ? {} : { continue: from }),
+    };
+    return this.#send(HttpMethod.GET, pathOf(collection, selection), { query });
   }
 
   /**

@@ -1,105 +1,44 @@
-import type { Logger } from 'pino';
-import { pauseUnlessStopped } from '../process/pause.ts';
-import type { Collection, Kubernetes, ObjectOf, Selection } from './api.ts';
-import { apiProblem, statusOf } from './client.ts';
+import type { Collection, ObjectOf } from './api.ts';
+import { ObjectFeed, type ObjectFeedOptions } from './object-feed.ts';
 
-export interface ObjectWatchOptions<Name extends Collection> {
-  readonly kubernetes: Kubernetes;
-  /** For people: `ConfigMap weir/weir`. */
-  readonly what: string;
-  readonly collection: Name;
-  readonly selection: Selection;
+export interface ObjectWatchOptions<Name extends Collection> extends Omit<ObjectFeedOptions<Name>, 'sink'> {
   /** Is given all that there is, first when it is known for the first time. */
   readonly changed: (objects: readonly ObjectOf<Name>[]) => void;
-  readonly log: Logger;
 }
 
-const FIRST_PAUSE_MS = 500;
-const LONGEST_PAUSE_MS = 30_000;
-/** After an API server that has more to do than it can: with thousands of nodes that ask again, it never catches up. */
-const LONGEST_PAUSE_WHEN_BUSY_MS = 120_000;
-/** A watch that stood for so long was a good one. */
-const SOUND_MS = 10_000;
-
-/**
- * Objects of one collection: listed, watched from there on, and listed again whenever a watch has ended. So what is
- * known is right again whatever became of the events between (a broken connection, a compacted history, an etcd that
- * was restored from a backup). While the API server is away, what was known last stays; the pauses grow, the more so
- * when it is there and cannot keep up, and are not the same on two nodes.
- */
+/** Objects of one collection, of which all are told whenever some change. */
 export class ObjectWatch<Name extends Collection> {
-  readonly #options: ObjectWatchOptions<Name>;
-  readonly #stop = new AbortController();
+  readonly #changed: ObjectWatchOptions<Name>['changed'];
+  readonly #feed: ObjectFeed<Name>;
   readonly #objects = new Map<string, ObjectOf<Name>>();
-  #pause = FIRST_PAUSE_MS;
   #isScheduled = false;
-  #isAway = false;
+  #isClosed = false;
 
-  constructor(options: ObjectWatchOptions<Name>) {
-    this.#options = options;
-    void this.#run();
+  constructor({ changed, ...options }: ObjectWatchOptions<Name>) {
+    this.#changed = changed;
+    this.#feed = new ObjectFeed<Name>({
+      ...options,
+      sink: {
+        put: (key, object) => {
+          this.#objects.set(key, object);
+          this.#publishSoon();
+        },
+        remove: (key) => {
+          this.#objects.delete(key);
+          this.#publishSoon();
+        },
+        keepOnly: (keys) => {
+          for (const key of this.#objects.keys()) if (!keys.has(key)) this.#objects.delete(key);
+          this.#publishSoon();
+        },
+      },
+    });
   }
 
   /** Nothing is told from now on. */
   close(): void {
-    this.#stop.abort();
-  }
-
-  /** Never rejects. */
-  async #run(): Promise<void> {
-    const { signal } = this.#stop;
-    while (!signal.aborted) {
-      let isBusy = false;
-      try {
-        await this.#listAndWatch();
-      } catch (error) {
-        isBusy = isFromBusyServer(error);
-        this.#tell(error);
-      }
-      await pauseUnlessStopped(this.#pause * (0.5 + Math.random()), signal);
-      this.#pause = isBusy
-        ? Math.min(this.#pause * 4, LONGEST_PAUSE_WHEN_BUSY_MS)
-        : Math.min(this.#pause * 2, LONGEST_PAUSE_MS);
-    }
-  }
-
-  /** Returns when the watch has ended as watches do. @throws Error of the API. */
-  async #listAndWatch(): Promise<void> {
-    const { kubernetes, collection, selection } = this.#options;
-    const { items, metadata } = await kubernetes.list(collection, selection);
-    if (this.#stop.signal.aborted) return;
-    this.#objects.clear();
-    for (const object of items) this.#objects.set(keyOf(object), object);
-    this.#publishSoon();
-
-    const ended = Promise.withResolvers<unknown>();
-    let isOver = false;
-    const end = (error: unknown): void => {
-      isOver = true;
-      ended.resolve(error);
-    };
-    const since = { ...selection, resourceVersion: metadata?.resourceVersion };
-    const onEvent = (type: string, object: ObjectOf<Name> & { readonly message?: string }): void => {
-      if (type === 'ERROR') end(new Error(object.message ?? 'the API server ended the watch'));
-      else if (type !== 'BOOKMARK') this.#onChange(type, object);
-    };
-    const request = await kubernetes.watch(collection, since, onEvent, end);
-    const onStop = (): void => request.abort();
-    this.#stop.signal.addEventListener('abort', onStop);
-    if (this.#stop.signal.aborted) onStop();
-    if (!isOver) this.#tellAgain();
-    const stoodAt = performance.now();
-    const error = await ended.promise;
-    request.abort();
-    this.#stop.signal.removeEventListener('abort', onStop);
-    if (performance.now() - stoodAt > SOUND_MS) this.#pause = FIRST_PAUSE_MS;
-    if (error instanceof Error && error.name !== 'TimeoutError') throw error;
-  }
-
-  #onChange(type: string, object: ObjectOf<Name>): void {
-    if (type === 'DELETED') this.#objects.delete(keyOf(object));
-    else this.#objects.set(keyOf(object), object);
-    this.#publishSoon();
+    this.#isClosed = true;
+    this.#feed.close();
   }
 
   /** A burst of changes is told as one. */
@@ -108,31 +47,7 @@ export class ObjectWatch<Name extends Collection> {
     this.#isScheduled = true;
     setImmediate(() => {
       this.#isScheduled = false;
-      if (!this.#stop.signal.aborted) this.#options.changed([...this.#objects.values()]);
+      if (!this.#isClosed) this.#changed([...this.#objects.values()]);
     });
   }
-
-  #tell(error: unknown): void {
-    if (this.#stop.signal.aborted || this.#isAway) return;
-    this.#isAway = true;
-    const { what, log } = this.#options;
-    log.warn({ err: apiProblem(`watch ${what}`, error) }, 'what was known last stays in force');
-  }
-
-  #tellAgain(): void {
-    if (this.#isAway) this.#options.log.info(`${this.#options.what} is watched again`);
-    this.#isAway = false;
-  }
-}
-
-/** It put the request off, or did not come to it in time; not one that is away, or refuses. */
-function isFromBusyServer(error: unknown): boolean {
-  if (!(error instanceof Error)) return false;
-  // A watch that is refused has it under this name.
-  const status = 'statusCode' in error ? error.statusCode : statusOf(error);
-  return status === 429 || status === 504 || error.name === 'TimeoutError';
-}
-
-function keyOf({ metadata }: ObjectOf<Collection>): string {
-  return `${metadata?.namespace ?? ''}/${metadata?.name ?? ''}`;
 }

@@ -1,42 +1,59 @@
 import type { Logger } from 'pino';
 import type { Kubernetes, ObjectOf } from './api.ts';
 import { apiProblem, type ObjectName, statusOf } from './client.ts';
-import { ObjectWatch } from './object-watch.ts';
+import { ObjectFeed } from './object-feed.ts';
 
 /** A Pod that is on no node yet. */
 const UNSCHEDULED = 'spec.nodeName=';
 
+/** So that no list of a large cluster is in memory as a whole. */
+const PAGE_SIZE = 500;
+
 type Pod = ObjectOf<'pods'>;
 
-/** The Pods that wait for a node, in memory: what a scheduler binds next is among them. */
-export class WaitingPods {
-  readonly #watch: ObjectWatch<'pods'>;
-  #pods: readonly Pod[] | undefined;
-  /** Made when it is needed: there may be many changes between two questions. */
-  #byName: ReadonlyMap<string, Pod> | undefined;
+export interface WaitingPodsOptions<Kept> {
+  readonly kubernetes: Kubernetes;
+  /** What of a Pod is remembered; a Pod of which that is nothing is not found. */
+  readonly keep: (pod: Pod) => Kept | undefined;
+  /** All of them are known. */
+  readonly known: () => void;
+  readonly log: Logger;
+}
 
-  constructor(kubernetes: Kubernetes, log: Logger, known: () => void) {
-    this.#watch = new ObjectWatch<'pods'>({
+/** The Pods that wait for a node, in memory: what a scheduler binds next is among them. */
+export class WaitingPods<Kept> {
+  readonly #feed: ObjectFeed<'pods'>;
+  readonly #pods = new Map<string, Kept>();
+
+  constructor({ kubernetes, keep, known, log }: WaitingPodsOptions<Kept>) {
+    this.#feed = new ObjectFeed<'pods'>({
       kubernetes,
       what: 'Pods that wait for a node',
       collection: 'pods',
       selection: { fieldSelector: UNSCHEDULED },
-      changed: (pods) => {
-        this.#pods = pods;
-        this.#byName = undefined;
-        known();
+      pageSize: PAGE_SIZE,
+      sink: {
+        put: (key, pod) => {
+          const kept = keep(pod);
+          if (kept === undefined) this.#pods.delete(key);
+          else this.#pods.set(key, kept);
+        },
+        remove: (key) => this.#pods.delete(key),
+        keepOnly: (keys) => {
+          for (const key of this.#pods.keys()) if (!keys.has(key)) this.#pods.delete(key);
+          known();
+        },
       },
       log,
     });
   }
 
-  find({ namespace, name }: ObjectName): Pod | undefined {
-    this.#byName ??= new Map((this.#pods ?? []).map((pod) => [keyOf(pod), pod]));
-    return this.#byName.get(`${namespace}/${name}`);
+  find({ namespace, name }: ObjectName): Kept | undefined {
+    return this.#pods.get(`${namespace}/${name}`);
   }
 
   close(): void {
-    this.#watch.close();
+    this.#feed.close();
   }
 }
 
@@ -73,8 +90,4 @@ export async function patchPod(
     if (status === 409 || status === 422) return 'changed';
     throw apiProblem(`patch Pod ${namespace}/${name}`, error);
   }
-}
-
-function keyOf({ metadata }: Pod): string {
-  return `${metadata?.namespace ?? ''}/${metadata?.name ?? ''}`;
 }

@@ -61,6 +61,19 @@ export const podSchema = z.object({
 
 export type Pod = z.output<typeof podSchema>;
 
+/** Of annotations, what the webhook goes by; others may be as long as all the rest of a Pod. */
+const KEPT_ANNOTATION = /^(?:weir\.dev|kubernetes\.io)\//;
+
+/** What of a Pod is worth remembering. `undefined` for what is none. */
+export function podToKeep(object: unknown): Pod | undefined {
+  const pod = podSchema.safeParse(object).data;
+  const annotations = pod?.metadata.annotations;
+  if (pod === undefined || !annotations) return pod;
+  const kept = Object.entries(annotations).filter(([key]) => KEPT_ANNOTATION.test(key));
+  // Even none of them: that there are some is wanted for a patch.
+  return { ...pod, metadata: { ...pod.metadata, annotations: Object.fromEntries(kept) } };
+}
+
 /** One place in a Pod where an image is named. */
 export interface PodImage {
   /** By which it is found again, however the lists change: `containers/app`, `volumes/models`. */

@@ -123,8 +123,7 @@ export class ScriptedApi {
     if (this.fault({ ...asked, response })) return;
     const name = /^metadata\.name=(.+)$/.exec(url.searchParams.get('fieldSelector') ?? '')?.[1] ?? null;
     if (isWatch) this.#watch(asked.path, name, Number(url.searchParams.get('resourceVersion')), response);
-    else if (method === 'GET')
-      this.#read(asked.path, name, response, url.searchParams.get('labelSelector') ?? '');
+    else if (method === 'GET') this.#read(asked, name, response);
     else this.#change(method, asked.path, body, response);
   }
 
@@ -139,15 +138,19 @@ export class ScriptedApi {
         response.write(`${JSON.stringify({ type: 'ADDED', object })}\n`);
   }
 
-  #read(path: string, name: string | null, response: ServerResponse, label: string): void {
+  #read({ path, query }: Omit<ApiRequest, 'response'>, name: string | null, response: ServerResponse): void {
     const object = this.#objects.get(path);
     if (object !== undefined) answer(response, 200, object);
-    else if (/\/(?:[a-z]+s|endpointslices)$/.test(path))
-      answer(response, 200, {
-        metadata: { resourceVersion: String(this.#version) },
-        items: this.#in(path, name).filter((one) => hasLabel(one, label)),
-      });
+    else if (/\/(?:[a-z]+s|endpointslices)$/.test(path)) answer(response, 200, this.#list(path, name, query));
     else refuse(response, 404);
+  }
+
+  #list(path: string, name: string | null, query: URLSearchParams): object {
+    const all = this.#in(path, name).filter((one) => hasLabel(one, query.get('labelSelector') ?? ''));
+    const from = Number(query.get('continue') ?? 0);
+    const to = from + Number(query.get('limit') ?? all.length);
+    const more = to < all.length ? { continue: String(to) } : {};
+    return { metadata: { resourceVersion: String(this.#version), ...more }, items: all.slice(from, to) };
   }
 
   #change(method: string, path: string, body: unknown, response: ServerResponse): void {
