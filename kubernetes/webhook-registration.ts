@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from 'node:util';
 import type { Kubernetes, ObjectOf } from './api.ts';
 import { apiProblem, statusOf } from './client.ts';
 
@@ -35,13 +36,18 @@ export async function registerWebhooks(
       await orUndefined(() => kubernetes.remove(registry, { name }));
       return 'withdrawn';
     }
+    const ownerReferences = [await ownerOf(kubernetes, clusterRole)];
     if (found === undefined) {
-      const ownerReferences = [await ownerOf(kubernetes, clusterRole)];
       await kubernetes.create(registry, { metadata: { name, ownerReferences }, webhooks });
       return 'registered';
     }
-    if (has(found.webhooks, webhooks)) return 'kept';
-    await kubernetes.replace(registry, { name }, { ...found, webhooks });
+    const { metadata, webhooks: before = [] } = found;
+    if (areAsWanted(before, webhooks) && has(metadata?.ownerReferences, ownerReferences)) return 'kept';
+    await kubernetes.replace(
+      registry,
+      { name },
+      { ...found, metadata: { ...metadata, ownerReferences }, webhooks },
+    );
     return 'changed';
   } catch (error) {
     throw apiProblem(`register in ${registry} ${name}`, error);
@@ -63,8 +69,27 @@ async function orUndefined<Result>(ask: () => Promise<Result>): Promise<Result |
   }
 }
 
-/** Whether everything that is wanted is there; the API server adds its defaults. */
+/** Whether they are as they are to be, with nothing besides that would make a difference. */
+function areAsWanted(found: readonly Webhook[], wanted: readonly Webhook[]): boolean {
+  if (!has(found, wanted)) return false;
+  return wanted.every((one, index) => isDeepStrictEqual(exactly(found[index]), exactly(one)));
+}
+
+/** What the API server adds nothing to, so that whatever else is there is somebody's, or is left from before. */
+function exactly(webhook: Webhook | undefined) {
+  return {
+    caBundle: webhook?.clientConfig.caBundle ?? '',
+    selectors: [webhook?.namespaceSelector, webhook?.objectSelector].map((selector) => ({
+      labels: selector?.matchLabels ?? {},
+      expressions: selector?.matchExpressions ?? [],
+    })),
+    conditions: webhook?.matchConditions ?? [],
+  };
+}
+
+/** Whether everything that is wanted is there; the API server adds its defaults, and leaves out lists of nothing. */
 function has(found: unknown, wanted: unknown): boolean {
+  if (Array.isArray(wanted) && wanted.length === 0 && found === undefined) return true;
   if (Array.isArray(wanted))
     return (
       Array.isArray(found) &&

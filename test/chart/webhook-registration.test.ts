@@ -61,6 +61,9 @@ suite("the webhook's account among registrations", () => {
     }
   };
 
+  const slip = (change: object): Promise<string> =>
+    api.kubectl('patch', MUTATING, NAME, '--type=merge', '--patch', JSON.stringify(change));
+
   test('may register what the webhook registers, change it and withdraw it', async () => {
     const kubernetes = await connectAs(token, api, scratch);
     const place = { name: NAME, clusterRole: NAME };
@@ -72,9 +75,14 @@ suite("the webhook's account among registrations", () => {
       podWebhooks(mode, { ...options, config }),
     );
     assert.equal(await register(MUTATING, some ?? []), 'registered');
+    assert.equal(await register(MUTATING, some ?? []), 'kept');
+    await slip({ metadata: { ownerReferences: null } });
+    assert.equal(await register(MUTATING, some ?? []), 'changed');
+    assert.equal(await register(MUTATING, some ?? []), 'kept');
     assert.equal(await register(MUTATING, all ?? []), 'changed');
     assert.equal(await register(MUTATING, []), 'withdrawn');
     assert.equal(await register(VALIDATING, [edits]), 'registered');
+    assert.equal(await register(VALIDATING, [edits]), 'kept');
     assert.equal(await register(VALIDATING, []), 'withdrawn');
   });
 

@@ -169,7 +169,9 @@ export class ScriptedApi {
       refuse(response, 404);
       return;
     }
-    this.set(path, method === 'DELETE' ? undefined : merged(before, patchSchema.parse(body)));
+    if (method === 'DELETE') this.set(path, undefined);
+    else
+      this.set(path, method === 'PUT' ? objectSchema.parse(body) : merged(before, patchSchema.parse(body)));
     answer(response, 200, this.#objects.get(path) ?? { status: 'Success' });
   }
 
