@@ -20,10 +20,11 @@ export interface ManifestProbeOptions {
   readonly metrics: Metrics;
   /** Milliseconds that an admission may wait. */
   readonly budgetMs?: number;
+  /** Milliseconds for what goes on in the background. */
+  readonly answerMs?: number;
 }
 
 const BUDGET_MS = 300;
-/** For what goes on in the background. */
 const ANSWER_MS = 10_000;
 const MAX_KNOWN = 10_000;
 const MAX_CONNECTIONS = 32;
@@ -45,6 +46,7 @@ const ACCEPT = [
 export class ManifestProbe {
   readonly #product: string;
   readonly #budgetMs: number;
+  readonly #answerMs: number;
   readonly #known = new LRUCache<string, Exclude<Found, 'slow'>>({ max: MAX_KNOWN });
   readonly #asking = new Map<string, Promise<Exclude<Found, 'slow'>>>();
   readonly #agents = {
@@ -53,9 +55,10 @@ export class ManifestProbe {
   };
   readonly #asked: Counter<'found'>;
 
-  constructor({ product, metrics, budgetMs = BUDGET_MS }: ManifestProbeOptions) {
+  constructor({ product, metrics, budgetMs = BUDGET_MS, answerMs = ANSWER_MS }: ManifestProbeOptions) {
     this.#product = product;
     this.#budgetMs = budgetMs;
+    this.#answerMs = answerMs;
     this.#asked = new Counter({
       name: 'weir_webhook_manifests_asked_total',
       help: 'Manifests that a mirror was asked for before an image was rewritten: there, absent, refused or down.',
@@ -91,7 +94,7 @@ export class ManifestProbe {
     const key = keyOf(place);
     const asking = this.#asking.get(key);
     if (asking !== undefined) return asking;
-    const answer = this.#head(place);
+    const answer = this.#head(place, AbortSignal.timeout(this.#answerMs));
     this.#asking.set(key, answer);
     const found = await answer;
     this.#asking.delete(key);
@@ -100,7 +103,11 @@ export class ManifestProbe {
     return found;
   }
 
-  async #head(place: ManifestPlace, authorization?: string): Promise<Exclude<Found, 'slow'>> {
+  async #head(
+    place: ManifestPlace,
+    signal: AbortSignal,
+    authorization?: string,
+  ): Promise<Exclude<Found, 'slow'>> {
     const { origin, repository, reference } = place;
     const url = new URL(`/v2/${repository}/manifests/${reference}`, origin);
     const { promise, resolve } = Promise.withResolvers<Exclude<Found, 'slow'>>();
@@ -111,7 +118,6 @@ export class ManifestProbe {
       'user-agent': this.#product,
       ...(authorization === undefined ? {} : { authorization }),
     };
-    const signal = AbortSignal.timeout(ANSWER_MS);
     const request = ask(url, { method: 'HEAD', headers, agent, signal });
     request.on('response', (response) => {
       response.resume();
@@ -122,16 +128,21 @@ export class ManifestProbe {
     });
     request.on('error', () => {
       // A connection that was kept may be closed just when it is used again.
-      if (request.reusedSocket) {
-        resolve(this.#head(place, authorization));
+      if (request.reusedSocket && !signal.aborted) {
+        resolve(this.#head(place, signal, authorization));
         return;
       }
-      // What was there is not to be had any more.
-      this.#known.clear();
+      this.#forget(origin);
       resolve('down');
     });
     request.end();
     return promise;
+  }
+
+  /** What was there is not to be had any more. */
+  #forget(origin: string): void {
+    const start = `${origin}/`;
+    for (const key of this.#known.keys()) if (key.startsWith(start)) this.#known.delete(key);
   }
 
   /** As a runtime does that has no credentials for the mirror. */
@@ -141,7 +152,7 @@ export class ManifestProbe {
     signal: AbortSignal,
   ): Promise<Exclude<Found, 'slow'>> {
     const token = await anonymousToken(challenge, place.origin, place.repository, signal);
-    return token === undefined ? 'refused' : this.#head(place, token);
+    return token === undefined ? 'refused' : this.#head(place, signal, token);
   }
 }
 

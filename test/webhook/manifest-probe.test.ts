@@ -97,10 +97,14 @@ suite('the question whether a mirror has a manifest', { concurrency: true }, () 
 
   test('is not waited for longer than the budget, and its answer is known when it comes', async (t) => {
     const held = Promise.withResolvers<void>();
-    const { probe, origin, seen } = await probing(t, async (_, response) => {
-      await held.promise;
-      response.writeHead(200).end();
-    });
+    const { probe, origin, seen } = await probing(
+      t,
+      async (_, response) => {
+        await held.promise;
+        response.writeHead(200).end();
+      },
+      { budgetMs: 100 },
+    );
     assert.equal(await probe.look(place(origin)), 'slow');
     held.resolve();
     await until(async () => (await probe.look(place(origin))) === 'there');
@@ -122,6 +126,37 @@ suite('the question whether a mirror has a manifest', { concurrency: true }, () 
     assert.equal(await probe.look(place(origin)), 'down');
   });
 
+  test('is put anew about nothing of another mirror, which is there still', async (t) => {
+    const other = await probing(t, (_, response) => response.writeHead(200).end());
+    const { probe, origin, close } = await probing(t, (_, response) => response.writeHead(200).end());
+    assert.equal(await probe.look(place(other.origin)), 'there');
+    assert.equal(await probe.look(place(origin)), 'there');
+    await close();
+    assert.equal(await probe.look(place(origin, '2')), 'down');
+    assert.equal(await probe.look(place(other.origin)), 'there');
+    assert.equal(other.seen.length, 1);
+    assert.equal(await probe.look(place(origin)), 'down', 'while what was known of it is forgotten');
+  });
+
+  test('is put once to a mirror that hangs, whatever connections were kept', async (t) => {
+    let isHanging = false;
+    const { probe, origin, seen } = await probing(
+      t,
+      (_, response) => {
+        if (!isHanging) response.writeHead(200, { 'content-length': 7 }).end();
+      },
+      { answerMs: 2_000 },
+    );
+    const tags = Array.from({ length: 8 }, (_, at) => String(at));
+    assert.deepEqual(
+      new Set(await Promise.all(tags.map((tag) => probe.look(place(origin, tag))))),
+      new Set(['there']),
+    );
+    isHanging = true;
+    assert.equal(await probe.look(place(origin, 'new')), 'down');
+    assert.equal(seen.length, tags.length + 1);
+  });
+
   test('is put anew when the connection that was kept is closed just then', async (t) => {
     const used = new WeakSet<object>();
     const closed = new Set<string>();
@@ -141,6 +176,7 @@ suite('the question whether a mirror has a manifest', { concurrency: true }, () 
 async function probing(
   t: TestContext,
   answer: (request: IncomingMessage, response: ServerResponse) => unknown,
+  { budgetMs = 10_000, ...times }: { readonly budgetMs?: number; readonly answerMs?: number } = {},
 ) {
   const seen: IncomingMessage[] = [];
   const server = createServer((request, response) => {
@@ -150,7 +186,7 @@ async function probing(
   await once(server, 'listening');
   const address = server.address();
   if (address === null || typeof address === 'string') throw new Error('the server does not listen');
-  const probe = new ManifestProbe({ product: 'test', metrics: createMetrics() });
+  const probe = new ManifestProbe({ product: 'test', metrics: createMetrics(), budgetMs, ...times });
   const close = async (): Promise<void> => {
     if (!server.listening) return;
     server.close();
