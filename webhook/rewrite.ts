@@ -40,7 +40,8 @@ export type Rewrite =
 export function rewriteImage(image: string, config: Config, registry: RegistryPlace): Rewrite {
   const original = referenceIn(image);
   if (original === undefined) return { kind: 'leave', why: 'unreadable' };
-  if (original.host === registry.rewriteTo) return { kind: 'leave', why: 'untouched' };
+  if (original.host === registry.rewriteTo || isUnderMirror(original, config))
+    return { kind: 'leave', why: 'untouched' };
   const route = routeFor(config, original.host);
   if (route.kind === 'untouched') return { kind: 'leave', why: 'untouched' };
   const place = route.kind === 'node' ? mirrorPlace(route.mirror) : registryPlace(registry, original.host);
@@ -57,6 +58,18 @@ export function rewriteImage(image: string, config: Config, registry: RegistryPl
     isPlain: place.isPlain,
     manifest: { origin: place.origin, repository, reference },
   };
+}
+
+/**
+ * Whether this is the name that an image has in a mirror which nodes ask by its own name. Its host may be an upstream
+ * itself, and so may everything on it where no path is the mirror's own.
+ */
+function isUnderMirror({ host, repository }: Reference, { upstreams }: Config): boolean {
+  return upstreams.values().some(({ via, mirror }) => {
+    if (via !== 'node' || mirror === undefined || mirror.repositoryPrefix === '') return false;
+    const place = mirrorPlace(mirror);
+    return place.host === host && repository.startsWith(`${place.prefix}/`);
+  });
 }
 
 /** `undefined` for what is no image reference. */

@@ -538,6 +538,28 @@ suite('containers that are added to a Pod that runs', () => {
   });
 });
 
+test('a container is added once under the name of a mirror, although the host of that is an upstream too', async () => {
+  const now = new Stage(
+    'upstreams: { docker.io: { mirror: https://quay.io/hub, via: node }, quay.io: {} }\n',
+  );
+  now.cluster.addNode('fallback', { 'docker.io': 'failed', 'quay.io': 'failed' });
+  const metadata = { name: 'pod', uid: 'u' };
+  const added = async (image: string): Promise<string[]> => {
+    const ephemeralContainers = [{ name: 'debug', image }];
+    const object = { metadata, spec: { nodeName: 'fallback', ephemeralContainers } };
+    const oldObject = { metadata, spec: {} };
+    const change = { operation: 'UPDATE', subResource: 'ephemeralcontainers', namespace: 'default' };
+    const { patch = [] } = await now.answer(request({ ...change, object, oldObject }));
+    return patch.flatMap((step) =>
+      'op' in step && step.op === 'replace' && 'value' in step ? [String(step.value)] : [],
+    );
+  };
+  // As when the API server asks once more, after others changed the Pod too.
+  for (const image of ['busybox:1', 'quay.io/hub/library/busybox:1'])
+    assert.deepEqual(await added(image), image === 'busybox:1' ? ['quay.io/hub/library/busybox:1'] : []);
+  assert.deepEqual(await added('quay.io/hubs/app:1'), ['127.0.0.1:5700/quay.io/hubs/app:1']);
+});
+
 suite("a Pod is none of the webhook's business", () => {
   const exempt: Readonly<
     Record<string, [config: string, metadata: Record<string, unknown>, namespace?: string]>
