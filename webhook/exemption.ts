@@ -21,6 +21,11 @@ const PART_OF_LABEL = 'app.kubernetes.io/part-of';
 const MIRROR_ANNOTATION = 'kubernetes.io/config.mirror';
 const SOURCE_ANNOTATION = 'kubernetes.io/config.source';
 
+/** Owners whose Pods belong to a StatefulSet that belongs to them, by the label that those Pods have. */
+const OWNERS_BY_LABEL = [
+  { apiVersion: 'asdb.aerospike.com/v1', kind: 'AerospikeCluster', label: 'aerospike.com/cr' },
+];
+
 /** `undefined` when the images of this Pod may be looked at. */
 export function exemptionOf(pod: Pod, around: Surroundings): Exemption | undefined {
   const { config, namespace, ownNamespace, namespaceOptsOut } = around;
@@ -34,7 +39,8 @@ export function exemptionOf(pod: Pod, around: Surroundings): Exemption | undefin
   const source = annotations?.[SOURCE_ANNOTATION];
   if (annotations?.[MIRROR_ANNOTATION] !== undefined || (source !== undefined && source !== 'api'))
     return 'static';
-  if ((ownerReferences ?? []).some((owner) => isSkipped(config.skipOwners, owner))) return 'owner';
+  const owners = [...(ownerReferences ?? []), ...OWNERS_BY_LABEL.filter(({ label }) => labels?.[label])];
+  if (owners.some((owner) => isSkipped(config.skipOwners, owner))) return 'owner';
   return undefined;
 }
 

@@ -576,6 +576,13 @@ suite("a Pod is none of the webhook's business", () => {
     static: ['', { annotations: { 'kubernetes.io/config.mirror': 'x' } }],
     'static by its source': ['', { annotations: { 'kubernetes.io/config.source': 'file' } }],
     owner: ['', { ownerReferences: [{ apiVersion: 'postgresql.cnpg.io/v1', kind: 'Cluster' }] }],
+    'owner of its StatefulSet, by its label': [
+      '',
+      {
+        labels: { 'aerospike.com/cr': 'db' },
+        ownerReferences: [{ apiVersion: 'apps/v1', kind: 'StatefulSet' }],
+      },
+    ],
     'owner of every kind of a group': [
       'skipOwners: ["*.example.com"]',
       { ownerReferences: [{ apiVersion: 'example.com/v1', kind: 'A' }] },
@@ -596,6 +603,12 @@ suite("a Pod is none of the webhook's business", () => {
         assert.deepEqual(stageNow.asked, []);
       }
     });
+
+  test('but an owner that is not skipped is known by no label', async () => {
+    const now = stage(`${CONFIG}skipOwners: [A.b.c]\n`);
+    const pod = { ...podOf('nginx:1'), metadata: { labels: { 'aerospike.com/cr': 'db' } } };
+    assert.match(imagesIn(await now.bind(pod, 'fallback'))[0] ?? '', /^127/);
+  });
 
   test('but a namespace that is not left out is looked at, and Pods of another owner are', async () => {
     const stageNow = stage(
