@@ -1,17 +1,13 @@
 import { randomBytes } from 'node:crypto';
 import { hostname } from 'node:os';
 import type { Logger } from 'pino';
-import * as z from 'zod';
 import type { Kubernetes } from '../kubernetes/api.ts';
 import { connectKubernetes, type ObjectName } from '../kubernetes/client.ts';
-import { textIn } from '../kubernetes/config-map.ts';
 import { readLastGood } from '../kubernetes/last-good.ts';
 import { aborted } from '../process/lifecycle.ts';
 import { createMetrics, type Registry as Metrics } from '../process/metrics.ts';
 import type { Readiness } from '../process/status-routes.ts';
 import { Admission } from '../webhook/admission.ts';
-import type { Answer } from '../webhook/admission-review.ts';
-import { checkEdit } from '../webhook/config-check.ts';
 import { DecisionCounter } from '../webhook/decision-counter.ts';
 import { KnownNames } from '../webhook/known-names.ts';
 import { ManifestProbe } from '../webhook/manifest-probe.ts';
@@ -29,6 +25,7 @@ import {
   type Served,
 } from './webhook-certificates.ts';
 import { WebhookCluster } from './webhook-cluster.ts';
+import { checkConfigMap } from './webhook-config.ts';
 import { WebhookDuties } from './webhook-duties.ts';
 import { readWebhookFlags, type WebhookFlags, type WebhookSettings } from './webhook-flags.ts';
 
@@ -162,20 +159,6 @@ function openCertificates(
   const host = `${service.name}.${service.namespace}.svc`;
   const names: [string, string] = [host, `${host}.cluster.local`];
   return openSecretCertificates({ kubernetes, secret, names, changed, missed, log });
-}
-
-const configMapSchema = z.object({
-  metadata: z.object({ namespace: z.string(), name: z.string() }),
-  data: z.record(z.string(), z.string()).nullish(),
-  binaryData: z.record(z.string(), z.string()).nullish(),
-});
-
-/** Whatever is no ConfigMap passes. */
-function checkConfigMap(object: unknown, registry: RegistryPlace): Answer {
-  const found = configMapSchema.safeParse(object).data;
-  if (found === undefined) return {};
-  const { metadata, data, binaryData } = found;
-  return checkEdit(textIn({ data: data ?? {}, binaryData: binaryData ?? {} }, metadata), registry);
 }
 
 function waitingFor(what: string): () => Readiness {

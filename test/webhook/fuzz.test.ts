@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
 import * as z from 'zod';
 import { formatAnswer, readReview } from '../../webhook/admission-review.ts';
+import { broken, numbers } from './broken.ts';
 import { CONFIG, podOf, request, Stage } from './stage.ts';
 
 const answerSchema = z.strictObject({
@@ -20,45 +21,6 @@ const patchSchema = z.array(z.object({ op: z.string(), path: z.string() }));
 /** The paths that a patch may touch, whatever it was asked. */
 const TOUCHED =
   /^\/(?:metadata\/uid|metadata\/annotations|metadata\/annotations\/weir\.dev~1original-images|spec\/(?:containers|initContainers|ephemeralContainers)\/\d+\/image|spec\/volumes\/\d+\/image\/reference)$/;
-
-const ODD = [
-  null,
-  undefined,
-  true,
-  0,
-  -1,
-  '',
-  'x',
-  '__proto__',
-  [],
-  {},
-  [null],
-  [[]],
-  { a: 1 },
-  'nginx',
-  '\u0000',
-  '😀',
-];
-
-/** The same numbers for the same seed. */
-function* numbers(seed: number): Generator<number, never> {
-  for (let state = seed >>> 0 || 1; ; ) {
-    state ^= state << 13;
-    state ^= state >>> 17;
-    state ^= state << 5;
-    yield (state >>> 0) / 2 ** 32;
-  }
-}
-
-/** A copy in which some values are others. */
-function broken(value: unknown, next: () => number): unknown {
-  if (next() < 0.015) return ODD[Math.floor(next() * ODD.length)];
-  if (Array.isArray(value)) return value.map((item: unknown) => broken(item, next));
-  if (typeof value !== 'object' || value === null) return value;
-  return Object.fromEntries(
-    Object.entries(value).flatMap(([key, inner]) => (next() < 0.01 ? [] : [[key, broken(inner, next)]])),
-  );
-}
 
 function reviews(): object[] {
   const metadata = {
@@ -104,8 +66,7 @@ suite('whatever an API server sends', () => {
     test(`is answered that it may pass, and nothing but images is changed (${mode})`, async () => {
       const stage = new Stage(`${CONFIG}fallback: ${mode}\n`);
       stage.cluster.addNode('fallback', { 'docker.io': 'failed', 'quay.io': 'bypassed' });
-      const random = numbers(mode.length);
-      const next = (): number => random.next().value;
+      const next = numbers(mode.length);
       let patches = 0;
       for (let round = 0; round < 1_000; round++)
         for (const whole of reviews()) {

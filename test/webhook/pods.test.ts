@@ -394,6 +394,17 @@ suite('a Pod that is bound', () => {
     assert.match(imagesIn(await stageNow.bind({ spec: always }, 'fallback'))[0] ?? '', /^127/);
   });
 
+  test('is not read from the API when it is remembered, and once when it is not', async () => {
+    const remembering = stage();
+    const [image] = imagesIn(await remembering.bind(podOf('nginx:1'), 'fallback', { isRemembered: true }));
+    assert.match(image ?? '', /^127/);
+    await remembering.bind(podOf('nginx:1'), 'other', { isRemembered: true });
+    assert.equal(remembering.cluster.reads, 0);
+    const forgetful = stage();
+    await forgetful.bind(podOf('nginx:1'), 'fallback');
+    assert.equal(forgetful.cluster.reads, 1);
+  });
+
   test('is looked at once more when it is not as it was remembered, and is left when it changes again', async () => {
     const stageNow = stage();
     const metadata = { name: 'pod', namespace: 'default', uid: 'u' };

@@ -35,6 +35,52 @@ suite('the registration', () => {
     }
   });
 
+  test('is asked about what is made, and never about what becomes of it later', () => {
+    const all = [
+      ...podWebhooks('auto', options('')),
+      ...podWebhooks('always', options('')),
+      configWebhook({ namespace: 'weir', name: 'weir' }, options('')),
+    ];
+    const made = { apiGroups: [''], apiVersions: ['v1'], scope: 'Namespaced' };
+    const pods = [
+      { ...made, operations: ['CREATE'], resources: ['pods'] },
+      { ...made, operations: ['UPDATE'], resources: ['pods/ephemeralcontainers'] },
+    ];
+    assert.deepEqual(Object.fromEntries(all.map(({ name, rules }) => [name, rules])), {
+      'pods.weir.dev': pods,
+      'bindings.weir.dev': [{ ...made, operations: ['CREATE'], resources: ['pods/binding'] }],
+      'config.weir.dev': [{ ...made, operations: ['CREATE', 'UPDATE'], resources: ['configmaps'] }],
+    });
+    assert.deepEqual(
+      all.map(({ sideEffects, reinvocationPolicy }) => [sideEffects, reinvocationPolicy]),
+      [
+        ['NoneOnDryRun', 'IfNeeded'],
+        ['NoneOnDryRun', 'Never'],
+        ['NoneOnDryRun', 'IfNeeded'],
+        ['None', undefined],
+      ],
+    );
+  });
+
+  test('leaves out static Pods, which the API server has for the kubelet alone, and other ConfigMaps', () => {
+    for (const mode of ['auto', 'always'] as const)
+      assert.deepEqual(podWebhooks(mode, options(''))[0]?.matchConditions, [
+        {
+          name: 'not-static',
+          expression:
+            "!has(object.metadata.annotations) || !('kubernetes.io/config.mirror' in object.metadata.annotations)",
+        },
+      ]);
+    const edits = configWebhook({ namespace: 'weir', name: 'mine' }, options(''));
+    assert.deepEqual(
+      edits.matchConditions.map(({ expression }) => expression),
+      ["has(object.metadata.name) && object.metadata.name == 'mine'"],
+    );
+    assert.deepEqual(edits.namespaceSelector.matchExpressions, [
+      { key: 'kubernetes.io/metadata.name', operator: 'In', values: ['weir'] },
+    ]);
+  });
+
   test('is for bindings only where it matters to which node a Pod goes', () => {
     assert.deepEqual(
       podWebhooks('auto', options('')).map(({ name }) => name),

@@ -14,10 +14,11 @@ export class ScriptedCluster implements ClusterView {
   readonly optedOut = new Set<string>();
   /** What the API has, by name. */
   readonly pods = new Map<string, object>();
-  /** What is remembered of it, where that is something else. */
+  /** What is remembered of it. */
   readonly remembered = new Map<string, object>();
   /** Is done before a patch. */
   meanwhile: () => unknown = () => undefined;
+  /** Of the API. */
   reads = 0;
   readonly #nodes = new Map<string, FallbackNode>();
 
@@ -62,8 +63,9 @@ export class ScriptedCluster implements ClusterView {
   }
 
   async pod({ name }: PodPlace, _: AbortSignal, options?: { readonly isFresh: boolean }): Promise<unknown> {
-    if (options?.isFresh === true) this.reads += 1;
-    return (options?.isFresh === true ? undefined : this.remembered.get(name)) ?? this.pods.get(name);
+    const known = options?.isFresh === true ? undefined : this.remembered.get(name);
+    if (known === undefined) this.reads += 1;
+    return known ?? this.pods.get(name);
   }
 
   async patch({ name }: PodPlace, patch: readonly Operation[]): Promise<'patched' | 'changed' | 'gone'> {

@@ -92,11 +92,14 @@ export class Stage {
   }
 
   /** What becomes of a Pod that is bound. */
-  async bind(pod: Pod, node: string, { namespace = 'default', dryRun = false } = {}): Promise<Pod> {
-    this.cluster.pods.set('pod', {
-      ...pod,
-      metadata: { name: 'pod', namespace, uid: 'u', ...pod.metadata },
-    });
+  async bind(
+    pod: Pod,
+    node: string,
+    { namespace = 'default', dryRun = false, isRemembered = false } = {},
+  ): Promise<Pod> {
+    const there = { ...pod, metadata: { name: 'pod', namespace, uid: 'u', ...pod.metadata } };
+    this.cluster.pods.set('pod', there);
+    if (isRemembered) this.cluster.remembered.set('pod', there);
     const object = { metadata: { name: 'pod', namespace, uid: 'u' }, target: { kind: 'Node', name: node } };
     await this.answer(request({ operation: 'CREATE', subResource: 'binding', namespace, object, dryRun }));
     return podSchema.parse(this.cluster.pods.get('pod'));
