@@ -10,6 +10,7 @@ import {
   certificatesIn,
   expiryOf,
   isPair,
+  overlapping,
   readKeyring,
   renewed,
   secretData,
@@ -76,14 +77,17 @@ export function openSecretCertificates(
   };
 }
 
-/** Somebody else's, such as cert-manager's: `tls.crt`, `tls.key` and `ca.crt` in a directory. */
+/** Somebody else's, such as cert-manager's: `tls.crt`, `tls.key` and `ca.crt` in a directory. The authorities before are trusted on. */
 export function openCertificateFiles(options: Options & { readonly directory: string }): CertificateSource {
   const { directory, changed, log } = options;
   let seen = '';
   let problem = '';
+  let trust = '';
   const look = async (): Promise<void> => {
     try {
-      const served = await readServed(directory);
+      const { identity, authorities } = await readServed(directory);
+      trust = overlapping(authorities, trust, new Date());
+      const served = { identity, authorities: trust };
       const text = JSON.stringify(served);
       problem = '';
       if (text === seen) return;

@@ -90,6 +90,22 @@ export function certificatesIn(pem: string): string[] {
   return found.filter(isCertificate).map((one) => `${one}\n`);
 }
 
+/** Of authorities before, however often they change. */
+const MAX_FORMER = 4;
+
+/**
+ * Authorities that are somebody else's, and those before them until they expire: a certificate of an authority before
+ * is served by some replica for as long as its kubelet takes to mount the next one.
+ *
+ * @param now as PEM; empty for those of every system, beside which no other can be trusted.
+ */
+export function overlapping(now: string, before: string, at: Date): string {
+  if (now === '') return '';
+  const current = new Set(certificatesIn(now));
+  const former = certificatesIn(before).filter((cert) => !current.has(cert) && !isExpired(cert, at));
+  return `${now.trimEnd()}\n${former.slice(0, MAX_FORMER).join('')}`;
+}
+
 function identityIn(data: Readonly<Record<string, string>>, name: string): Identity | undefined {
   const [cert, key] = [data[`${name}.crt`] ?? '', data[`${name}.key`] ?? ''];
   return isPair(cert, key) ? { cert, key } : undefined;

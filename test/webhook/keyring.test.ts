@@ -5,11 +5,13 @@ import {
   certificatesIn,
   expiryOf,
   type Keyring,
+  overlapping,
   readKeyring,
   renewed,
   secretData,
   trusted,
 } from '../../webhook/keyring.ts';
+import { makeAuthority } from '../../webhook/x509.ts';
 
 const NAMES = ['weir-webhook.weir.svc', 'weir-webhook.weir.svc.cluster.local'] as const;
 const START = new Date('2030-01-01T12:00:00Z');
@@ -121,5 +123,28 @@ suite('the certificates of the webhook', () => {
     assert.equal(renamed.authority, first.authority);
     const mixed = { ...first, serving: next(undefined, 0).serving };
     assert.ok(isTrusted(trusted(first), next(mixed, 0).serving.cert, at(0)));
+  });
+});
+
+suite("somebody else's authorities", () => {
+  const authority = (from: number): string =>
+    makeAuthority('other', { from: at(from), to: at(from + 90 * DAY_MS) }).cert;
+  const [first, second] = [authority(0), authority(60 * DAY_MS)];
+
+  test('are trusted after the next ones came, until they expire', () => {
+    const both = overlapping(second, overlapping(first, '', at(0)), at(60 * DAY_MS));
+    assert.equal(both, `${second.trimEnd()}\n${first}`);
+    assert.equal(overlapping(second, both, at(61 * DAY_MS)), both, 'and no more often than once');
+    assert.equal(overlapping(second, both, at(90 * DAY_MS)), `${second.trimEnd()}\n`);
+  });
+
+  test('are the only ones where the next are those of every system', () => {
+    assert.equal(overlapping('', first, at(0)), '');
+  });
+
+  test('are not kept without end, however often they change', () => {
+    let trust = '';
+    for (let day = 0; day < 20; day++) trust = overlapping(authority(day * DAY_MS), trust, at(day * DAY_MS));
+    assert.equal(certificatesIn(trust).length, 5);
   });
 });
