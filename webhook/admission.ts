@@ -152,7 +152,7 @@ export class Admission {
       if (changes.length > 0 && request.dryRun !== true) {
         const patch = podPatch(pod, changes, originals, { isUnbound: true });
         const result = await cluster.patch({ ...place, uid }, patch, verdict.over);
-        if (result === 'changed' && attempt < ATTEMPTS) continue;
+        if (result === 'changed' && attempt < ATTEMPTS && !verdict.over.aborted) continue;
         if (result !== 'patched') {
           verdict.leave(result);
           break;

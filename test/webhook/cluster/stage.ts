@@ -22,6 +22,7 @@ import { type Mirror, startMirror } from '../../support/mirror.ts';
 import { UpstreamRegistry } from '../../support/upstream-registry.ts';
 import { type Child, start } from '../../tools/child.ts';
 import { makeScratch, removeScratch } from '../../tools/scratch.ts';
+import { ApiFront } from './api-front.ts';
 import { Front } from './front.ts';
 
 export const NAMESPACE = 'weir';
@@ -66,6 +67,8 @@ export class Stage {
   readonly upstream: UpstreamRegistry;
   readonly mirror: Mirror;
   readonly front: Front;
+  /** Between the webhook and the API server, where a test wants one. */
+  readonly apiFront: ApiFront | undefined;
   readonly #scratch: string;
   readonly #kubeconfig: string;
   readonly #port: number;
@@ -78,6 +81,7 @@ export class Stage {
     upstream: UpstreamRegistry;
     mirror: Mirror;
     front: Front;
+    apiFront: ApiFront | undefined;
     scratch: string;
     port: number;
   }) {
@@ -85,6 +89,7 @@ export class Stage {
     this.upstream = parts.upstream;
     this.mirror = parts.mirror;
     this.front = parts.front;
+    this.apiFront = parts.apiFront;
     this.#scratch = parts.scratch;
     this.#port = parts.port;
     this.#kubeconfig = join(parts.scratch, 'webhook-kubeconfig.json');
@@ -93,20 +98,22 @@ export class Stage {
     this.admission = this.#admin.makeApiClient(AdmissionregistrationV1Api);
   }
 
-  static async open(): Promise<Stage> {
+  static async open({ hasApiFront = false } = {}): Promise<Stage> {
     const scratch = await makeScratch();
     const api = await startApiServer(scratch);
     const upstream = await UpstreamRegistry.start();
     upstream.push('library/app', '1', await makeImage([{ hello: 'one' }]));
     const mirror = await startMirror(upstreamsAt(upstream.url));
     const front = await Front.start(mirror.url);
-    const stage = new Stage({ api, upstream, mirror, front, scratch, port: await freePort() });
+    const apiFront = hasApiFront ? await ApiFront.start(serverIn(api.kubeconfig)) : undefined;
+    const stage = new Stage({ api, upstream, mirror, front, apiFront, scratch, port: await freePort() });
     await stage.#furnish();
     return stage;
   }
 
   async close(): Promise<void> {
     for (const webhook of this.#started) await webhook.stop('SIGKILL');
+    await this.apiFront?.close();
     await this.front.close();
     await this.mirror.close();
     await this.upstream.stop();
@@ -233,7 +240,10 @@ export class Stage {
       clusters: [
         {
           name: 'test',
-          cluster: { server: this.#admin.getCurrentCluster()?.server, 'insecure-skip-tls-verify': true },
+          cluster: {
+            server: this.apiFront?.url ?? serverIn(this.api.kubeconfig),
+            'insecure-skip-tls-verify': true,
+          },
         },
       ],
       users: [{ name: 'test', user: { token: status?.token } }],
@@ -246,6 +256,12 @@ export class Stage {
 
 export function imageOf({ spec }: V1Pod): string | undefined {
   return spec?.containers[0]?.image;
+}
+
+function serverIn(kubeconfig: string): string {
+  const config = new KubeConfig();
+  config.loadFromFile(kubeconfig);
+  return config.getCurrentCluster()?.server ?? '';
 }
 
 const MERGE = setHeaderOptions('Content-Type', PatchStrategy.MergePatch);
