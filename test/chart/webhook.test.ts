@@ -209,6 +209,35 @@ suite('the webhook of a release', () => {
     assert.deepEqual(complaints, []);
   });
 
+  test('lets a Pod pass that its own policy does not let it change, and says so under the Pod', async () => {
+    const text = 'upstreams: { docker.io: {} }\nrewriteTo: mirror.corp\n';
+    const patch = JSON.stringify({ data: { 'config.yaml': text } });
+    await api.kubectl('patch', 'configmap', 'weir', '-n', NAMESPACE, '--type=merge', '--patch', patch);
+    let count = 0;
+    await eventually('the webhook goes by the edit', async () => {
+      const name = `denied-${++count}`;
+      await create({
+        kind: 'Pod',
+        metadata: { name, namespace: APPS },
+        spec: { containers: [{ name: 'app', image: 'there:1' }] },
+      });
+      assert.match(JSON.stringify(await bind(name)), /"allowed":true/);
+      const image = 'jsonpath={.spec.containers[0].image}';
+      return (await api.kubectl('get', 'pod', name, '-n', APPS, '-o', image)) === 'there:1';
+    });
+    const selector = `involvedObject.name=denied-${count}`;
+    const messages = 'jsonpath={.items[*].message}';
+    await eventually('an Event says why', async () =>
+      /could not do its work .*403.*may only give an image the name that it has in a mirror/.test(
+        await api.kubectl('get', 'events', '-n', APPS, '--field-selector', selector, '-o', messages),
+      ),
+    );
+    assert.match(
+      await (await ask('/metrics')).text(),
+      /decisions_total\{at="bind",decision="left",reason="failed"\} 1/,
+    );
+  });
+
   test('has its registrations collected when the release is taken away', async () => {
     stop.abort();
     await running;
