@@ -15,6 +15,7 @@ import {
   type V1Pod,
   type V1PodSpec,
 } from '@kubernetes/client-node';
+import { OneConnection } from '../../../kubernetes/one-connection.ts';
 import { type ApiServer, startApiServer } from '../../chart/api-server.ts';
 import { freePort } from '../../containerd/port.ts';
 import { makeImage } from '../../support/image.ts';
@@ -72,7 +73,7 @@ export class Stage {
   readonly #scratch: string;
   readonly #kubeconfig: string;
   readonly #port: number;
-  readonly #admin = new KubeConfig();
+  readonly #admin = new OneConnection();
   readonly #started: Child[] = [];
   #count = 0;
 
