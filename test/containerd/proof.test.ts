@@ -94,6 +94,14 @@ describe('whether containerd pulls through the mirror', { skip: runnable.length 
       const proofOf = ({ root, socket }: Containerd): Promise<Proof> =>
         prove({ root, socket, mirror: door.url, certsDir: certs, log });
 
+      /** A machine that is busy may be too late to answer, of which a proof says that it shows nothing. */
+      async function assertProven(containerd: Containerd): Promise<void> {
+        let proof = await proofOf(containerd);
+        for (let again = 0; proof.kind === 'unproven' && again < 3; again++)
+          proof = await proofOf(containerd);
+        assert.equal(proof.kind, 'proven', 'reason' in proof ? proof.reason : '');
+      }
+
       async function assertBypassed(containerd: Containerd, reason: RegExp): Promise<void> {
         const proof = await proofOf(containerd);
         assert.equal(proof.kind, 'bypassed');
@@ -119,7 +127,7 @@ describe('whether containerd pulls through the mirror', { skip: runnable.length 
           await containerd.pull(image.reference);
           const before = await containerd.holdings();
           assert.ok(before.length > 0);
-          for (let round = 0; round < MANY; round++) assert.equal((await proofOf(containerd)).kind, 'proven');
+          for (let round = 0; round < MANY; round++) await assertProven(containerd);
           assert.deepEqual(await containerd.holdings(), before);
           assert.deepEqual(await containerd.files(image.reference), image.files);
         });
@@ -129,10 +137,10 @@ describe('whether containerd pulls through the mirror', { skip: runnable.length 
         await withContainerd(`config_path = ${JSON.stringify(certs)}`, async (containerd) => {
           const cri = await Cri.connect(containerd);
           const left = canaryOf({ architecture: 'amd64', nonce: 'e'.repeat(32) });
-          await cri.pull(left.reference, { timeout: 10_000 });
+          await cri.pull(left.reference, { timeout: 60_000 });
           assert.equal((await cri.images()).length, 1);
           cri.close();
-          assert.equal((await proofOf(containerd)).kind, 'proven');
+          await assertProven(containerd);
           assert.deepEqual(await containerd.holdings(), []);
         });
       });
@@ -162,13 +170,13 @@ describe('whether containerd pulls through the mirror', { skip: runnable.length 
         const list = `${certs}:/etc/docker/certs.d`;
         await withContainerd(`config_path = ${JSON.stringify(list)}`, async (containerd) => {
           if (version !== '2.3') {
-            assert.equal((await proofOf(containerd)).kind, 'proven');
+            await assertProven(containerd);
             return;
           }
           await assertBypassed(containerd, /and not a list of directories \(containerd 2\.2 and newer\)\?/);
           // The way out: the same files in a directory of just that name.
           await writeFiles(list);
-          assert.equal((await proofOf(containerd)).kind, 'proven');
+          await assertProven(containerd);
           await rm(`${certs}:`, { recursive: true });
         });
       });
@@ -187,7 +195,7 @@ describe('whether containerd pulls through the mirror', { skip: runnable.length 
           await assertBypassed(containerd, /absent\.pem/);
           await rm(file);
           await writeFiles(certs);
-          assert.equal((await proofOf(containerd)).kind, 'proven');
+          await assertProven(containerd);
         });
       });
 
@@ -200,7 +208,7 @@ describe('whether containerd pulls through the mirror', { skip: runnable.length 
           });
           assert.deepEqual(await containerd.holdings(), []);
           useReplica();
-          assert.equal((await proofOf(containerd)).kind, 'proven');
+          await assertProven(containerd);
         });
       });
     });
