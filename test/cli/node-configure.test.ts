@@ -191,8 +191,8 @@ test('a node that needs it no more is told, and left', async (t) => {
   const configure = await start();
   await until(() => paused.length > 0);
   await node.write(CONFIG, EDITED);
-  await until(() => told.length === 2);
-  assert.equal(configure.problem, undefined);
+  // A look while the file is written may find half of it.
+  await until(() => told.length > 1 && configure.problem === undefined);
   const { length } = paused;
   await configure.close();
   assert.equal(paused.length, length);
