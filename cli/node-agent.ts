@@ -59,6 +59,7 @@ export async function runNodeAgent(
   // It waits most of the time, on every node.
   const metrics = createMetrics({ lookEveryMs: 1_000 });
   let readiness = waiting;
+  let isDoorOpen = false;
 
   await using cleanup = new AsyncDisposableStack();
   const status = await serveStatus({ metrics, readiness: () => readiness() }, address, log);
@@ -89,6 +90,7 @@ export async function runNodeAgent(
     const { reason, ...state } = nodeState(config.current, states, proof);
     reporter.report({
       ...state,
+      isDoorOpen,
       configHash: config.version.hash,
       ...(reason === undefined ? {} : { reason: asOnNode(reason, place) }),
       ...(proof === undefined ? {} : { proof: proof.kind }),
@@ -101,6 +103,7 @@ export async function runNodeAgent(
   };
   const mirror = await openMirror({ wanted, kubernetes, metrics, log, stop, place, refused });
   if (mirror === undefined) return;
+  isDoorOpen = wanted.kind === 'door';
   cleanup.defer(() => mirror.close());
   // The files go before what they name.
   cleanup.defer(end);
@@ -136,7 +139,7 @@ export async function runNodeAgent(
   if (files === undefined) log.warn({ reason: blocked() }, 'nothing is written on this node');
   const work =
     files === undefined
-      ? standBy({ reason: blocked, config, tell })
+      ? standBy({ reason: blocked, mirror: mirror.url, config, metrics, log, tell })
       : startNodeWork({
           files,
           runtime,
@@ -201,7 +204,7 @@ async function leave(
 ): Promise<void> {
   const { log } = place;
   if (!(await leaving.isForGood())) {
-    await reporter.close();
+    await reporter.part();
     log.info('the agent stops and leaves the files: until it is back, pulls go to the upstreams');
     return;
   }

@@ -1,7 +1,7 @@
 import type { Logger } from 'pino';
 import { startAgent } from '../agent/agent.ts';
 import type { HostState } from '../agent/change.ts';
-import { HealthGate } from '../agent/health-gate.ts';
+import { type GateTimings, HealthGate } from '../agent/health-gate.ts';
 import { unconfigured } from '../agent/node-state.ts';
 import type { Proof } from '../agent/proof.ts';
 import { Prover } from '../agent/prover.ts';
@@ -55,7 +55,7 @@ export function startNodeWork({
     mirror,
     source: config,
     log,
-    leave: (current) => new Map([...withdrawn(current, gate.illness), ...runtime.owned(current)]),
+    leave: (current) => new Map([...runtime.owned(current), ...withdrawn(current, gate.illness)]),
     onApplied: judge,
     onCanary: (state, isChanged) => prover.look(state, isChanged),
   });
@@ -72,32 +72,58 @@ export function startNodeWork({
   };
 }
 
-/** On a node whose runtime is told nothing: says why, whatever the configuration is. */
+/**
+ * On a node whose runtime is told nothing: says why, whatever the configuration is. The mirror is asked there too, since
+ * images may be given its name.
+ */
 export function standBy({
   reason,
+  mirror,
   config,
+  metrics,
+  log,
   tell,
+  timings = {},
 }: {
   readonly reason: () => string;
-  readonly config: ProgramConfig;
+  /** Its URL, as the node reaches it. */
+  readonly mirror: string;
+  readonly config: Pick<ProgramConfig, 'current' | 'detail' | 'subscribe'>;
+  readonly metrics: Metrics;
+  readonly log: Logger;
   readonly tell: Tell;
+  readonly timings?: Partial<GateTimings>;
 }): NodeWork {
-  const judge = (): void => tell(unconfigured(config.current, reason()));
+  const judge = (): void => {
+    const { current } = config;
+    const ill = withdrawn(current, gate.illness, reason());
+    tell(new Map([...unconfigured(current, reason()), ...ill]));
+  };
+  const gate = new HealthGate({ mirror, metrics, log, onChange: judge, timings });
   const unsubscribe = config.subscribe(judge);
   judge();
   return {
     tell: judge,
     readiness: () => ({ ready: true, detail: [reason(), ...config.detail] }),
-    close() {
+    async close() {
       unsubscribe();
-      return Promise.resolve();
+      await gate.close();
     },
   };
 }
 
-/** What may be asked directly is, while the mirror is ill. */
-function withdrawn(config: Config, illness: string | undefined): ReadonlyMap<string, HostState> {
+/**
+ * What may be asked directly is, while our registry is ill: not an upstream that nodes ask a mirror of its own for.
+ *
+ * @param besides what else keeps pulls of this node from the mirror.
+ */
+export function withdrawn(
+  { upstreams }: Config,
+  illness: string | undefined,
+  besides?: string,
+): ReadonlyMap<string, HostState> {
   if (illness === undefined) return new Map();
-  const state: HostState = { kind: 'withdrawn', reason: `the mirror is ill: ${illness}` };
-  return new Map([...config.upstreams].filter(([, { direct }]) => direct).map(([host]) => [host, state]));
+  const reason = [`the mirror is ill: ${illness}`, besides].filter((one) => one !== undefined).join('; ');
+  const affected = [...upstreams].filter(([, { direct, via }]) => direct && via !== 'node');
+  return new Map(affected.map(([host]) => [host, { kind: 'withdrawn', reason }]));
 }

@@ -14,6 +14,8 @@ export const CONFIG_ANNOTATION = 'weir.dev/config';
 export const PROOF_ANNOTATION = 'weir.dev/proof';
 /** Why the label does not say `configured`, or the proof not `proven`. */
 export const REASON_ANNOTATION = 'weir.dev/mirror-reason';
+/** `open` while the door listens on the node, so that a name which leads there can be pulled; away otherwise. */
+export const DOOR_ANNOTATION = 'weir.dev/door';
 
 /**
  * - `configured`: pulls of every configured upstream go as the configuration says;
@@ -28,6 +30,8 @@ export interface NodeReport {
   readonly configHash: string;
   readonly reason?: string;
   readonly proof?: string;
+  /** Whether the door listens on the node. */
+  readonly isDoorOpen: boolean;
   /** How each configured upstream stands on the node (`docker.io` → `configured`); none when weir is switched off. */
   readonly upstreams: ReadonlyMap<string, string>;
 }
@@ -52,6 +56,8 @@ const REPORTS_PER_SECOND = 100;
 const AGAIN_MS = 300_000;
 const LAST_ATTEMPTS = 3;
 const LAST_PAUSE_MS = 1_000;
+/** Whoever stops has little time, and a door that is shut is only a refused connection. */
+const PARTING_MS = 3_000;
 
 /** Writes what became of a node into its labels and annotations; the latest report wins, and is written until it is in. */
 export class NodeReporter {
@@ -68,6 +74,8 @@ export class NodeReporter {
   #gathering: NodeJS.Timeout | undefined;
   #again: NodeJS.Timeout | undefined;
   #isBegun = false;
+  /** As far as the node may say so. */
+  #wasDoorOpen = false;
   #isClosed = false;
 
   constructor(kubernetes: Kubernetes, node: string, log: Logger, options: NodeReporterOptions = {}) {
@@ -87,6 +95,7 @@ export class NodeReporter {
   report(report: NodeReport): void {
     if (this.#isClosed) return;
     this.#report = report;
+    this.#wasDoorOpen ||= report.isDoorOpen;
     // Agents do not start together as they hear of an edit together.
     const spreadMs = this.#isBegun ? (1_000 * this.#nodes()) / REPORTS_PER_SECOND : 0;
     const waitMs = Math.max(this.#gatherMs, spreadMs) * (0.5 + Math.random());
@@ -101,8 +110,8 @@ export class NodeReporter {
     await this.close();
     const change =
       reason === undefined
-        ? patch({ mirror: null, config: null, reason: null, proof: null, upstreams: null })
-        : patch({ mirror: 'fallback', reason: shortened(reason), proof: null, upstreams: null });
+        ? patch({ mirror: null, config: null, reason: null, proof: null, door: null, upstreams: null })
+        : patch({ mirror: 'fallback', reason: shortened(reason), proof: null, door: null, upstreams: null });
     for (let attempt = 1; ; attempt++) {
       try {
         await this.#patch(change);
@@ -112,6 +121,25 @@ export class NodeReporter {
         if (attempt === LAST_ATTEMPTS) return;
       }
       await pause(LAST_PAUSE_MS * attempt);
+    }
+  }
+
+  /** Stops writing, and takes back what holds only while the agent runs. Failing to is logged, and harmless. */
+  async part(): Promise<void> {
+    await this.close();
+    if (!this.#wasDoorOpen) return;
+    const patience = new AbortController();
+    try {
+      await Promise.race([
+        this.#patch({ metadata: { annotations: { [DOOR_ANNOTATION]: null } } }),
+        pause(PARTING_MS, undefined, patience).then(() => {
+          throw new Error(`no answer within ${PARTING_MS / 1000} s`);
+        }),
+      ]);
+    } catch (error) {
+      this.#log.warn({ err: error }, 'the node still says that its door is open');
+    } finally {
+      patience.abort();
     }
   }
 
@@ -165,12 +193,13 @@ function shortened(reason: string | undefined): string | null {
   return reason?.slice(0, MAX_REASON) ?? null;
 }
 
-function patchOf({ mirror, configHash, reason, proof, upstreams }: NodeReport): object {
+function patchOf({ mirror, configHash, reason, proof, isDoorOpen, upstreams }: NodeReport): object {
   return patch({
     mirror,
     config: configHash.slice(0, 12),
     reason: shortened(reason),
     proof: proof ?? null,
+    door: isDoorOpen ? 'open' : null,
     upstreams: formatUpstreams(upstreams),
   });
 }
@@ -181,13 +210,15 @@ function patch(of: {
   readonly config?: string | null;
   readonly reason: string | null;
   readonly proof: string | null;
+  readonly door: 'open' | null;
   readonly upstreams: string | null;
 }): object {
-  const { mirror, config, reason, proof, upstreams } = of;
+  const { mirror, config, reason, proof, door, upstreams } = of;
   const annotations = {
     [CONFIG_ANNOTATION]: config,
     [REASON_ANNOTATION]: reason,
     [PROOF_ANNOTATION]: proof,
+    [DOOR_ANNOTATION]: door,
     [UPSTREAMS_ANNOTATION]: upstreams,
   };
   return { metadata: { labels: { [MIRROR_LABEL]: mirror }, annotations } };

@@ -74,7 +74,9 @@ suite('the agent of a node', { concurrency: 3 }, () => {
     const node = await prepare(t);
     const agent = await node.start();
     await until(() => node.label() === 'configured');
+    assert.equal(node.annotations()['weir.dev/door'], 'open');
     await agent.stop();
+    assert.equal(node.annotations()['weir.dev/door'], undefined);
     const again = await node.start();
     await again.logged(/the configuration is in force/);
     node.api.fault = ({ response }) => {
@@ -121,6 +123,8 @@ suite('the agent of a node', { concurrency: 3 }, () => {
     const agent = await node.start();
     await until(() => node.label() === 'configured');
     await agent.stop();
+    // As if it had been killed.
+    node.api.set(NODE, { metadata: { annotations: { 'weir.dev/door': 'open' } } });
     const taken = createServer().listen(node.port, '127.0.0.1');
     t.after(() => taken.close());
     const again = await node.start();
@@ -130,6 +134,7 @@ suite('the agent of a node', { concurrency: 3 }, () => {
       String(node.annotations()['weir.dev/mirror-reason']),
       /another process on this node has the port/,
     );
+    assert.equal(node.annotations()['weir.dev/door'], undefined);
     assert.equal(await again.stop(), 0);
   });
 
@@ -139,6 +144,7 @@ suite('the agent of a node', { concurrency: 3 }, () => {
     const agent = await node.start(mirror);
     await until(() => node.label() === 'configured');
     assert.match(await node.hosts('docker.io'), /10\.96\.0\.7:5000/);
+    assert.equal(node.annotations()['weir.dev/door'], undefined);
     await agent.stop();
 
     node.api.fault = ({ path, response }) => {
@@ -207,6 +213,7 @@ suite('the agent of a node', { concurrency: 3 }, () => {
       node.annotations()['weir.dev/upstreams'],
       '{"docker.io":"unsupported","ghcr.io":"unsupported"}',
     );
+    assert.equal(node.annotations()['weir.dev/door'], 'open');
     node.api.set(MAP, map('upstreams: { quay.io: {} }\n'));
     await until(() => node.annotations()['weir.dev/upstreams'] === '{"quay.io":"unsupported"}');
     node.api.set(DAEMON_SET, undefined);

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import process from 'node:process';
 import { type TestContext, test } from 'node:test';
 import { pino } from 'pino';
+import * as z from 'zod';
 import { connectKubernetes } from '../../kubernetes/client.ts';
 import { type NodeReport, NodeReporter, type NodeReporterOptions } from '../../kubernetes/node-report.ts';
 import { formatUpstreams, parseUpstreams } from '../../kubernetes/node-upstreams.ts';
@@ -12,6 +13,7 @@ const NODE = '/api/v1/nodes/node1';
 const CONFIGURED: NodeReport = {
   mirror: 'configured',
   configHash: 'abcdef0123456789',
+  isDoorOpen: false,
   upstreams: new Map([
     ['quay.io', 'configured'],
     ['docker.io', 'configured'],
@@ -20,6 +22,7 @@ const CONFIGURED: NodeReport = {
 const BAD: NodeReport = {
   mirror: 'fallback',
   configHash: 'abcdef0123456789',
+  isDoorOpen: false,
   reason: 'x'.repeat(5_000),
   upstreams: new Map([['docker.io', 'unsupported']]),
 };
@@ -106,6 +109,32 @@ test('the last word is said although the API server falters, and nothing after i
   assert.deepEqual(api.get(NODE)?.metadata?.['annotations'], {});
 });
 
+test('a node says that its door is open as long as that holds, and no longer than the agent runs', async (t) => {
+  const { api, reporter, patches } = await reporting(t);
+  reporter.report({ ...CONFIGURED, isDoorOpen: true });
+  await until(() => patches() === 1);
+  assert.equal(annotations(api)['weir.dev/door'], 'open');
+  reporter.report(CONFIGURED);
+  await until(() => patches() === 2);
+  assert.equal('weir.dev/door' in annotations(api), false);
+  reporter.report({ ...CONFIGURED, isDoorOpen: true });
+  await until(() => patches() === 3);
+  await reporter.part();
+  assert.deepEqual(annotations(api), {
+    'weir.dev/config': 'abcdef012345',
+    'weir.dev/upstreams': '{"docker.io":"configured","quay.io":"configured"}',
+  });
+});
+
+test('an agent that stops does not wait for an API server that says nothing', async (t) => {
+  const { api, reporter, patches } = await reporting(t);
+  reporter.report({ ...CONFIGURED, isDoorOpen: true });
+  await until(() => patches() === 1);
+  api.fault = () => true;
+  await reporter.part();
+  assert.equal(annotations(api)['weir.dev/door'], 'open');
+});
+
 test('the states of very many upstreams fit into an annotation, those that matter first', () => {
   const mixed = many(2_000, (index) => (index % 100 === 0 ? 'failed' : 'configured'));
   const failed = new Map([...mixed].filter(([, state]) => state === 'failed'));
@@ -123,6 +152,10 @@ test('an annotation that is not what weir writes says nothing', () => {
   for (const text of [undefined, '', '{', '[]', 'null', '{"docker.io":1}'])
     assert.deepEqual([...parseUpstreams(text)], [], text);
 });
+
+function annotations(api: ScriptedApi): Readonly<Record<string, unknown>> {
+  return z.record(z.string(), z.unknown()).parse(api.get(NODE)?.metadata?.['annotations']);
+}
 
 function many(count: number, stateOf: (index: number) => string): ReadonlyMap<string, string> {
   return new Map(Array.from({ length: count }, (_, index) => [host(index), stateOf(index)]));
