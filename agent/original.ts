@@ -45,6 +45,13 @@ export async function loadOriginal(folder: string, id: string): Promise<Original
   return undefined;
 }
 
+/** Keeps an original beside those of this certificates directory too, when it is only found beside those of another. */
+export async function adoptOriginal(folder: string, id: string): Promise<void> {
+  if ((await loadFrom(folder, id)) !== undefined) return;
+  const found = await loadOriginal(folder, id);
+  if (found !== undefined) await saveOriginal(folder, found);
+}
+
 async function otherFolders(folder: string): Promise<readonly string[]> {
   const stateDir = dirname(dirname(folder));
   try {

@@ -12,14 +12,10 @@ import { fileProblem, messageOf } from '../process/file-problem.ts';
 import { markerAt } from './basis.ts';
 import type { Change } from './change.ts';
 import { type PresentFile, readDiskFile } from './disk-file.ts';
-import {
-  clearLeftoverDirectories,
-  type HostDirectory,
-  listHostDirectories,
-  openHostDirectory,
-} from './host-directory.ts';
+import { clearLeftoverDirectories, type HostDirectory, openHostDirectory } from './host-directory.ts';
 import { parseHosts } from './hosts-file.ts';
-import { judge, type Marker, markerOf } from './marker.ts';
+import { markedDirectories } from './marked-directories.ts';
+import { judge, type Marker } from './marker.ts';
 import { loadOriginal, type Original, removeOriginal, restoreOriginal } from './original.ts';
 import { openState, type Place, type Settled, type State, settle } from './state.ts';
 import { type Remainder, withoutMirror } from './without-mirror.ts';
@@ -60,7 +56,7 @@ export async function restoreOthers(
 ): Promise<{ changes: readonly Change[]; failures: ReadonlyMap<string, Error> }> {
   const { state, log } = work;
   await clearLeftoverDirectories(work.certsDir);
-  const names = new Set([...state.names, ...(await namesWithMarker(work))]);
+  const names = new Set([...state.names, ...(await markedDirectories(work)).keys()]);
   const changes: Change[] = [];
   const failures = new Map<string, Error>();
   for (const name of names.difference(keep)) {
@@ -78,21 +74,6 @@ export async function restoreOthers(
     await state.save();
   }
   return { changes, failures };
-}
-
-/** Files say by themselves that they are ours, whatever became of the state directory. */
-async function namesWithMarker({ root, certsDir, log }: Settled): Promise<readonly string[]> {
-  const names: string[] = [];
-  for (const name of await listHostDirectories(certsDir)) {
-    try {
-      const disk = await readDiskFile((await openHostDirectory(certsDir, name)).file, root);
-      if (disk.kind === 'file' && markerOf(disk.text) !== undefined) names.push(name);
-    } catch (error) {
-      // Nothing that we wrote looks like this, and nobody asked for this host.
-      log.debug({ err: error, name }, 'a host directory is passed over');
-    }
-  }
-  return names;
 }
 
 async function restoreDirectory(

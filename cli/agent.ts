@@ -6,6 +6,7 @@ import { CertsDirectories } from '../agent/certs-directories.ts';
 import type { Change, HostState } from '../agent/change.ts';
 import { leaveNode } from '../agent/restore-node.ts';
 import { forgetPlace, rollback } from '../agent/rollback.ts';
+import { KNOWN_CERTS_DIRS } from '../agent/runtimes/known-directories.ts';
 import { seeNode } from '../agent/runtimes/see-node.ts';
 import { formatProblem } from '../config/problem.ts';
 import { readConfigFile } from '../config/watch.ts';
@@ -56,9 +57,13 @@ export async function runRollback({
     return print(changes, `nothing of weir is in ${certsDir}`);
   }
   const place = { root, stateDir, log };
-  // Files say by themselves that they are weir's, also where the state directory is lost.
+  // Files say by themselves that they are weir's, also where the state directory is lost. What the node's own files
+  // tell is no more than a guess where the runtime is not asked.
   const { certsDirs } = await seeNode({ root });
-  print(await leaveNode(place, certsDirs, [LAST_GOOD_FILE]), 'nothing of weir is on this node');
+  print(
+    await leaveNode(place, [...new Set([...KNOWN_CERTS_DIRS, ...certsDirs])], [LAST_GOOD_FILE]),
+    'nothing of weir is on this node',
+  );
 }
 
 /** What the agent's `/readyz` says: ready when each upstream is as it is to be, or somebody else decided about it. */

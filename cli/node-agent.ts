@@ -1,7 +1,9 @@
 import { isAbsolute, join } from 'node:path';
 import type { Logger } from 'pino';
+import { restoreFormer } from '../agent/former-directories.ts';
 import { nodeState, unconfigured } from '../agent/node-state.ts';
-import { leaveNode, restoreNode } from '../agent/restore-node.ts';
+import { leaveNode } from '../agent/restore-node.ts';
+import { KNOWN_CERTS_DIRS } from '../agent/runtimes/known-directories.ts';
 import type { NodePlace } from '../agent/state.ts';
 import { connectKubernetes, type ObjectName } from '../kubernetes/client.ts';
 import { readLastGood } from '../kubernetes/last-good.ts';
@@ -14,7 +16,7 @@ import { parseAddress } from '../process/server.ts';
 import type { Readiness } from '../process/status-routes.ts';
 import { forgetConfigure, NodeConfigure } from './node-configure.ts';
 import { type MirrorFlags, openMirror, wantedMirror } from './node-mirror.ts';
-import { DEFAULT_CERTS_DIR, NodeRuntime } from './node-runtime.ts';
+import { NodeRuntime } from './node-runtime.ts';
 import { standBy, startNodeWork, type Tell } from './node-work.ts';
 import { parseObjectName } from './object-name.ts';
 import { LAST_GOOD_FILE, ProgramConfig } from './program-config.ts';
@@ -69,7 +71,7 @@ export async function runNodeAgent(
   const stop = AbortSignal.any([flags.stop, leaving.already]);
   const events = new NodeEvents({ kubernetes, node, reporter: REPORTER, log });
   const reporter = new NodeReporter(kubernetes, node, log, { events, nodes: () => leaving.nodes });
-  const certsDirs = [DEFAULT_CERTS_DIR];
+  const certsDirs = [...KNOWN_CERTS_DIRS];
   let ended: Promise<void> | undefined;
   const end = (): Promise<void> => (ended ??= leave(place, certsDirs, reporter, leaving));
   cleanup.defer(end);
@@ -113,7 +115,7 @@ export async function runNodeAgent(
   cleanup.defer(() => runtime.close());
   certsDirs.push(...runtime.certsDirs);
   // Of a runtime that was another one when weir wrote there.
-  await restoreNode(place, [], runtime.files).catch((error: unknown) =>
+  await restoreFormer(place, runtime.files).catch((error: unknown) =>
     log.error({ err: error }, 'files for what the runtime was before stay'),
   );
   const configure =

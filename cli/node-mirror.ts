@@ -3,6 +3,7 @@ import type { Logger } from 'pino';
 import { checkedMirror } from '../agent/agent.ts';
 import { Door } from '../agent/door.ts';
 import { restoreNode } from '../agent/restore-node.ts';
+import { KNOWN_CERTS_DIRS } from '../agent/runtimes/known-directories.ts';
 import type { NodePlace } from '../agent/state.ts';
 import type { Kubernetes } from '../kubernetes/api.ts';
 import type { ObjectName } from '../kubernetes/client.ts';
@@ -12,7 +13,6 @@ import { describe, UsageError } from '../process/lifecycle.ts';
 import type { Registry as Metrics } from '../process/metrics.ts';
 import { pauseUnlessStopped } from '../process/pause.ts';
 import { type Address, parseAddress } from '../process/server.ts';
-import { DEFAULT_CERTS_DIR } from './node-runtime.ts';
 import { parseObjectName } from './object-name.ts';
 
 export interface MirrorFlags {
@@ -94,7 +94,7 @@ export async function openMirror(options: {
       // Files of a former run would send pulls to whoever holds that address now; but that it cannot be asked for
       // at the moment is no sign of that.
       if (!(error instanceof AddressUnknown))
-        await restoreNode(place, [DEFAULT_CERTS_DIR]).catch((cause: unknown) =>
+        await restoreNode(place, KNOWN_CERTS_DIRS).catch((cause: unknown) =>
           place.log.error({ err: cause }, 'the files stay'),
         );
       if (problem !== last) refused(problem);

@@ -12,8 +12,6 @@ import type { Config } from '../config/config.ts';
 import { describe } from '../process/lifecycle.ts';
 import { pauseUnlessStopped } from '../process/pause.ts';
 
-/** Where most have it, and where weir may have been before it is known where this node has it. */
-export const DEFAULT_CERTS_DIR = '/etc/containerd/certs.d';
 const DEFAULT_SOCKET = '/run/containerd/containerd.sock';
 /** A node that cannot be looked at is tried again this often. */
 const RETRY_MS = 15_000;

@@ -4,6 +4,7 @@ import { type ConfigFile, ConfigProblem, readConfigFiles } from './containerd-fi
 import { type Located, type RegistrySettings, readRegistrySettings } from './containerd-registry.ts';
 import type { Distribution } from './distributions.ts';
 import type { HostProcess } from './host-processes.ts';
+import { DEFAULT_LIST } from './known-directories.ts';
 import type { NodeSight, SightVerdict } from './node-sight.ts';
 import type { NodeView } from './node-view.ts';
 import { findOwnedHosts } from './owned-hosts.ts';
@@ -134,9 +135,6 @@ export async function seeContainerd(view: NodeView, asked: Asked): Promise<Conta
   const ownedHosts = await findOwnedHosts(view, certsDirs);
   return { ...base, certsDirs, laterDirs, ownedHosts, verdict, notes };
 }
-
-/** The list that 2.2 and later set where neither `config_path` nor mirrors are (plugins/cri/images). */
-const DEFAULT_LIST = '/etc/containerd/certs.d:/etc/docker/certs.d';
 
 function effectiveConfigPath(
   { configPath, hasMirrors }: RegistrySettings,

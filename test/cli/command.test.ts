@@ -3,6 +3,9 @@ import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promis
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, afterEach, before, beforeEach, suite, test } from 'node:test';
+import { pino } from 'pino';
+import { CertsDirectories } from '../../agent/certs-directories.ts';
+import { parseConfig } from '../../config/parse.ts';
 import { type Image, makeImage } from '../support/image.ts';
 import { UpstreamRegistry } from '../support/upstream-registry.ts';
 import { type Ran, type RunningWeir, startWeir, weir } from '../support/weir-command.ts';
@@ -182,6 +185,26 @@ suite('weir config', () => {
 });
 
 suite('weir agent', () => {
+  for (const isLost of [false, true])
+    test(`rollback of a whole node finds the list trap's directories, ${isLost ? 'without' : 'with'} its memory`, async () => {
+      const place = { root: directory, stateDir: '/var/lib/weir', log: pino({ level: 'silent' }) };
+      const list = ['/etc/containerd/certs.d', '/etc/containerd/certs.d:/etc/docker/certs.d'];
+      const { config } = parseConfig('upstreams: { docker.io: {} }');
+      const files = new CertsDirectories(place, list);
+      await files.apply({ config, mirror: 'http://127.0.0.1:5700' });
+      const names = (): Promise<string[][]> => Promise.all(list.map((path) => readdir(at(`.${path}`))));
+      assert.deepEqual(await names(), [['docker.io'], ['docker.io']]);
+      if (isLost) await rm(at('var/lib/weir'), { recursive: true });
+
+      const rollback = ['rollback', '--host-root', directory, '--state-dir', '/var/lib/weir'];
+      const { code, stdout } = await weir(...rollback);
+      assert.equal(code, 0);
+      assert.equal(stdout.match(/^removed .*docker\.io\/hosts\.toml$/gm)?.length, 2, stdout);
+      const again = await weir(...rollback);
+      assert.equal(again.stdout, 'nothing of weir is on this node\n');
+      for (const path of list) assert.deepEqual(await readdir(at(`.${path}`)).catch(() => []), []);
+    });
+
   test('--once writes and ends, and rollback undoes it, twice', async () => {
     await mkdir(at('certs/ghcr.io'), { recursive: true });
     await writeFile(at('certs/ghcr.io/hosts.toml'), '# mine\nserver = "https://ghcr.io"\n');
