@@ -49,7 +49,13 @@ function both(one: Outcome, other: Outcome): Outcome {
   };
 }
 
-const RANKS: readonly HostState['kind'][] = ['configured', 'overridden', 'unparsable', 'failed'];
+const RANKS: readonly HostState['kind'][] = [
+  'configured',
+  'overridden',
+  'unparsable',
+  'unsupported',
+  'failed',
+];
 
 function worse(one: HostState | undefined, other: HostState): HostState {
   return one !== undefined && RANKS.indexOf(one.kind) >= RANKS.indexOf(other.kind) ? one : other;

@@ -13,10 +13,12 @@ import { CANARY_ROUTE } from './canary-route.ts';
 import { UnreadableDefaultError } from './carried-hosts.ts';
 import type { Change, HostState } from './change.ts';
 import { readDiskFile } from './disk-file.ts';
+import { generatorProblem } from './generator.ts';
 import { directoryNames, findHostDirectory, type HostDirectory } from './host-directory.ts';
 import { EMPTY_HOSTS_FILE } from './hosts-file.ts';
 import { renderHosts } from './hosts-toml.ts';
 import { judge, markerOf } from './marker.ts';
+import { pathOnNode } from './node-root.ts';
 import { removeOriginal, saveOriginal } from './original.ts';
 import { restoreOthers } from './rollback.ts';
 import type { Outcome, Wanted } from './runtime-files.ts';
@@ -87,6 +89,10 @@ async function applyRoute(work: Work, route: Route, directory: HostDirectory): P
   const written = state.written(directory.name);
   const disk = await readDiskFile(directory.file, root);
   const verdict = disk.kind === 'file' ? judge(disk, written) : undefined;
+  // At whatever time it came: before the agent did, or while it runs.
+  const generated =
+    disk.kind === 'file' ? generatorProblem(pathOnNode(root, directory.file), disk.text) : undefined;
+  if (generated !== undefined) return left('unsupported', generated);
   if (verdict?.kind === 'edited')
     return left('overridden', `${directory.file} was edited by hand. ${GIVE_BACK}`);
   if (verdict?.kind === 'unparsable')
@@ -134,7 +140,7 @@ async function applyRoute(work: Work, route: Route, directory: HostDirectory): P
 
 const GIVE_BACK = 'It is left alone; remove it to have it back from weir.';
 
-function left(kind: 'overridden' | 'unparsable', reason: string): Applied {
+function left(kind: 'overridden' | 'unparsable' | 'unsupported', reason: string): Applied {
   return { state: { kind, reason }, change: { kind: 'left', reason } };
 }
 
