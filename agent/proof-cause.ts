@@ -2,7 +2,7 @@ import { CANARY_HOST } from '../oci/canary.ts';
 
 /** Why a runtime did not get the canary, as far as its own words tell. */
 export interface Cause {
-  /** Whether it went to the canary's host itself: then it knows nothing of our hosts.toml, which names the mirror only. */
+  /** Whether it went to the canary's host itself: then it knows nothing of our files, which name the mirror only. */
   readonly isUnread: boolean;
   /** In one line. */
   readonly reason: string;
@@ -12,7 +12,7 @@ export interface Cause {
 export interface RuntimeSight {
   /** Its name, as CRI tells it. */
   readonly runtime: string;
-  /** The mirror's URL in our hosts.toml. */
+  /** The mirror's URL in our files. */
   readonly mirror: string;
   /** The directory of our files, as the runtime knows it. */
   readonly certsDir: string;
@@ -32,7 +32,7 @@ export function causeOf(error: string, sight: RuntimeSight): Cause {
   if (isTold || (asked === undefined && sight.configPath === ''))
     return {
       isUnread: true,
-      reason: `the runtime does not read hosts.toml: ${whyUnread(sight)} (${detail})`,
+      reason: `${whyUnread(sight)} (${detail})`,
     };
   if (asked === undefined || !isHost(asked, new URL(sight.mirror).host))
     return { isUnread: false, reason: `the runtime did not pull through the mirror: ${detail}` };
@@ -46,8 +46,14 @@ export function causeOf(error: string, sight: RuntimeSight): Cause {
   return { isUnread: false, reason: `the runtime cannot use the mirror: ${detail}` };
 }
 
-function whyUnread({ runtime, configPath, certsDir }: RuntimeSight): string {
-  if (runtime !== 'containerd') return `${runtime} is not configured by such files`;
+function whyUnread(sight: RuntimeSight): string {
+  if (sight.runtime === 'containerd') return `the runtime does not read hosts.toml: ${whyOtherHosts(sight)}`;
+  if (sight.runtime === 'cri-o')
+    return 'CRI-O does not go by the drop-in of weir: it reads registries.conf.d at a SIGHUP (the agent needs hostPID for that), by itself with auto_reload_registries, or at its next start';
+  return `${sight.runtime} asks no mirror for the canary`;
+}
+
+function whyOtherHosts({ configPath, certsDir }: RuntimeSight): string {
   if (configPath === undefined)
     return `is its config_path ${certsDir}, and not a list of directories (containerd 2.2 and newer)?`;
   if (configPath === '') return `its config_path is empty; set it to ${certsDir} and restart it`;

@@ -109,7 +109,7 @@ suite('why a runtime did not get the canary', () => {
     assert.deepEqual(causeOf(error, { runtime: 'cri-o', mirror, certsDir, configPath: undefined }), {
       isUnread: true,
       reason:
-        'the runtime does not read hosts.toml: cri-o is not configured by such files (pinging container registry canary.weir.internal: EOF)',
+        'CRI-O does not go by the drop-in of weir: it reads registries.conf.d at a SIGHUP (the agent needs hostPID for that), by itself with auto_reload_registries, or at its next start (pinging container registry canary.weir.internal: EOF)',
     });
   });
 });
