@@ -7,7 +7,7 @@ import { filesOf } from '../agent/runtimes/files-of.ts';
 import { type NodeSight, reasonOf } from '../agent/runtimes/node-sight.ts';
 import { ownedOf } from '../agent/runtimes/owned-hosts.ts';
 import { type NodeWatch, watchNode } from '../agent/runtimes/watch-node.ts';
-import type { NodePlace } from '../agent/state.ts';
+import { type NodePlace, rememberedDirectories } from '../agent/state.ts';
 import type { Config } from '../config/config.ts';
 import { describe } from '../process/lifecycle.ts';
 import { pauseUnlessStopped } from '../process/pause.ts';
@@ -15,6 +15,8 @@ import { pauseUnlessStopped } from '../process/pause.ts';
 const DEFAULT_SOCKET = '/run/containerd/containerd.sock';
 /** A node that cannot be looked at is tried again this often. */
 const RETRY_MS = 15_000;
+/** More first looks at a runtime that is silent, three seconds apart, before files of ours are taken away for it. */
+const PATIENCE = 5;
 
 export interface NodeRuntimeOptions {
   readonly place: NodePlace;
@@ -68,6 +70,8 @@ export class NodeRuntime {
       try {
         const watch = await watchNode({
           root: place.root ?? '/',
+          stop,
+          patience: (await rememberedDirectories(place)).length > 0 ? PATIENCE : 0,
           askCri: (asked) => askCri({ ...asked, ...(criSocket === undefined ? {} : { socket: criSocket }) }),
           onChange: (sight) => {
             if (!isDeepStrictEqual(essenceOf(sight), essence))

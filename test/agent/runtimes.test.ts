@@ -802,3 +802,29 @@ test('a watch tells of what changed on the node, and goes on after failures and 
   await next.promise;
   assert.deepEqual(changes, ['/a', '/b']);
 });
+
+test('a runtime that is silent at first is asked again where its files alone do not say enough', async (t) => {
+  const root = await plant(t, { [CONFIG]: 'version = 3\n', [SOCKET]: '' });
+  let asked = 0;
+  const watchedWith = async (patience: number): Promise<string> => {
+    asked = 0;
+    const watch = await watchNode({
+      root,
+      askCri: () => {
+        asked += 1;
+        return asked < 3 ? Promise.reject(new Error('away')) : Promise.resolve(containerd('2.3.7'));
+      },
+      onChange: () => undefined,
+      onError: () => undefined,
+      patience,
+      silenceMs: 1,
+    });
+    await watch.close();
+    return watch.sight.verdict.kind;
+  };
+  assert.equal(await watchedWith(0), 'fallback');
+  assert.equal(asked, 1);
+  assert.equal(await watchedWith(1), 'fallback');
+  assert.equal(await watchedWith(5), 'configurable');
+  assert.equal(asked, 3, 'and no more than it takes');
+});
