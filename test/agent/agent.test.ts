@@ -164,6 +164,23 @@ test('a file that k3s writes while the agent runs is left alone, and the next on
   await until('healed docker.io');
 });
 
+test('a certificate that is taken away goes out of the file that had to name it', async (t) => {
+  const node = await makeNode(t);
+  await node.put({ 'docker.io/corp.crt': '', '_default/all.crt': '' });
+  const { agent, until, changes } = run(node, TWO);
+  await agent.ready;
+  await agent.watching;
+  assert.match(await node.read('docker.io/hosts.toml'), /ca = \[ "corp\.crt" \]/);
+  assert.match(await node.read('quay.io/hosts.toml'), /ca = \[ "\.\.\/_default\/all\.crt" \]/);
+  changes.length = 0;
+  await rm(join(node.certsDir, 'docker.io/corp.crt'));
+  await rm(join(node.certsDir, '_default/all.crt'));
+  await until('written docker.io');
+  await until('written quay.io');
+  assert.doesNotMatch(await node.read('docker.io/hosts.toml'), /crt/);
+  assert.doesNotMatch(await node.read('quay.io/hosts.toml'), /crt/);
+});
+
 test('a host that fails stops no other, says why, and is configured once it can be', async (t) => {
   const node = await makeNode(t);
   await node.put({ 'docker.io': 'in the way' });
