@@ -24,6 +24,8 @@ export interface AgentOptions {
   readonly log: Logger;
   /** Our registry's URL as the node reaches it (`http://127.0.0.1:30500`). */
   readonly mirror: string;
+  /** PEM of the authority that signs its certificate, where the runtime would not trust that by itself. */
+  readonly mirrorCa?: string | undefined;
   readonly source: ConfigFeed;
   /** Hosts of the configuration that are to be as they were before weir, and why. */
   readonly leave?: (config: Config) => ReadonlyMap<string, HostState>;
@@ -36,6 +38,7 @@ export interface AgentOptions {
 
 export interface OnceOptions extends Place {
   readonly mirror: string;
+  readonly mirrorCa?: string;
   readonly config: Config;
   readonly canary?: boolean;
   readonly signal?: AbortSignal;
@@ -56,8 +59,8 @@ export function startAgent(options: AgentOptions): Agent {
  * @throws AggregateError that names each host that failed; the others are done.
  */
 export async function applyOnce(options: OnceOptions): Promise<readonly Change[]> {
-  const { config, canary = false, signal } = options;
-  const wanted = { config, canary, mirror: checkedMirror(options.mirror) };
+  const { config, mirrorCa, canary = false, signal } = options;
+  const wanted = { config, mirrorCa, canary, mirror: checkedMirror(options.mirror) };
   const { changes, failures } = await applyConfig(options, wanted, signal);
   signal?.throwIfAborted();
   if (failures.length > 0) throw new AggregateError(failures, failures.map(messageOf).join('\n'));
@@ -131,7 +134,7 @@ export class Agent {
   }
 
   async #apply(): Promise<void> {
-    const { files, mirror, source, leave, onCanary } = this.#options;
+    const { files, mirror, mirrorCa, source, leave, onCanary } = this.#options;
     const canary = onCanary !== undefined;
     let isChanged = false;
     const config = source.current;
@@ -139,7 +142,7 @@ export class Agent {
     const upstreams = new Map([...config.upstreams].filter(([host]) => !left.has(host)));
     try {
       const outcome = await files.apply(
-        { config: { ...config, upstreams }, mirror, canary },
+        { config: { ...config, upstreams }, mirror, mirrorCa, canary },
         this.#stop.signal,
       );
       isChanged = this.#report({ ...outcome, states: new Map([...outcome.states, ...left]) });

@@ -18,6 +18,7 @@ import { directoryNames, findHostDirectory, type HostDirectory } from './host-di
 import { EMPTY_HOSTS_FILE } from './hosts-file.ts';
 import { renderHosts } from './hosts-toml.ts';
 import { judge, markerOf } from './marker.ts';
+import { MIRROR_CA_PATH, writeMirrorCa } from './mirror-ca.ts';
 import { pathOnNode } from './node-root.ts';
 import { removeOriginal, saveOriginal } from './original.ts';
 import { restoreOthers } from './rollback.ts';
@@ -43,7 +44,9 @@ export async function applyConfig(given: Place, wanted: Wanted, signal?: AbortSi
     const isCanary = wanted.canary === true && upstreams.delete(CANARY_HOST);
     return { changes, states: upstreams, canary: isCanary ? states.get(CANARY_HOST) : undefined, failures };
   };
-  for (const route of routesOf(wanted)) {
+  const routes = routesOf(wanted);
+  if (wanted.mirrorCa !== undefined && routes.length > 0) await writeMirrorCa(work, wanted.mirrorCa);
+  for (const route of routes) {
     const { host } = route;
     // Cut short, it must not take the hosts that it did not come to for former ones.
     if (signal?.aborted === true) return outcome();
@@ -117,7 +120,12 @@ async function applyRoute(work: Work, route: Route, directory: HostDirectory): P
 
   // Nobody's default is asked for it.
   const found = route === CANARY_ROUTE ? { ...basis, file: EMPTY_HOSTS_FILE } : basis;
-  const text = renderHosts(route, work.mirror, found);
+  const text = renderHosts(
+    route,
+    work.mirror,
+    found,
+    work.mirrorCa === undefined ? undefined : MIRROR_CA_PATH,
+  );
   if (text === undefined) return { state: CONFIGURED };
   if (disk.kind === 'file' && disk.text === text && verdict?.kind === 'ours') {
     state.remember(directory.name, text);

@@ -31,6 +31,8 @@ export const GATE_TIMINGS: GateTimings = {
 export interface HealthGateOptions {
   /** The URL that hosts.toml names, as the node reaches it. */
   readonly mirror: string;
+  /** PEM of the authority that signs its certificate. */
+  readonly mirrorCa?: string | undefined;
   readonly metrics: Metrics;
   readonly log: Logger;
   /** Is told when {@link HealthGate.illness} begins and ends. */
@@ -101,8 +103,9 @@ export class HealthGate {
 
   async #probe(): Promise<string | undefined> {
     const canary = canaryOf({ architecture: 'amd64', nonce: randomBytes(16).toString('hex') });
+    const { mirror, mirrorCa } = this.#options;
     try {
-      return await mirrorProblem(this.#options.mirror, canary, this.#stop.signal);
+      return await mirrorProblem(mirror, canary, { ca: mirrorCa, signal: this.#stop.signal });
     } catch (error) {
       return messageOf(error);
     }

@@ -13,24 +13,37 @@ export interface Found {
 
 /**
  * The text of a registry host's hosts.toml: the mirror first, then the user's own hosts, then `server`.
- * `mirror` is the URL of our registry as the nodes reach it. `undefined`: no file of ours.
+ * `mirror` is the URL of our registry as the nodes reach it, `mirrorCa` the path of its authority, for a file of ours.
+ * `undefined`: no file of ours.
  *
  * @throws Error when the text would not be read back as what is meant.
  */
-export function renderHosts(route: Route, mirror: string, found: Found): string | undefined {
+export function renderHosts(
+  route: Route,
+  mirror: string,
+  found: Found,
+  mirrorCa?: string,
+): string | undefined {
   if (route.kind === 'untouched') return undefined;
   const ours = route.kind === 'node' ? endpointHost(route.mirror) : mirrorHost(mirror);
+  const ca = route.kind === 'node' || mirrorCa === undefined ? {} : { ca: mirrorCa };
   const settings: JsonMap = {
     // Never `referrers`, which voids the file on containerd 1.7.
     capabilities: ['pull', 'resolve'],
     ...ours.path,
+    ...ca,
     // Known from containerd 2.0.7, ignored before: a mirror that drops packets costs seconds then, not 30 a request.
     dial_timeout: route.kind === 'node' ? DISTANT_DIAL_TIMEOUT : DIAL_TIMEOUT,
   };
   const file: HostsFile = {
     root: route.upstream.direct
       ? directRoot(route.upstream.endpoint, found.file.root)
-      : { server: ours.url, ...ours.path, ...withoutKeys(found.file.root, ['server', ...SERVER_SETTINGS]) },
+      : {
+          server: ours.url,
+          ...ours.path,
+          ...ca,
+          ...withoutKeys(found.file.root, ['server', ...SERVER_SETTINGS]),
+        },
     hosts: new Map([[ours.url, settings], ...othersThan(ours.url, found.file)]),
   };
   return mark(`${NOTE}\n${formatHosts(file)}`, { mirror: ours.url, was: found.was });

@@ -11,12 +11,13 @@ const PATIENCE_MS = 5_000;
  * Why the mirror does not give the canary, in all its parts, to whoever asks for it; `undefined` when it does.
  *
  * @param mirror its URL as it stands in hosts.toml.
+ * @param ca PEM of the authority that signs its certificate; without it, those that everybody trusts.
  * @throws only what the signal was aborted with.
  */
 export async function mirrorProblem(
   mirror: string,
   { repository, manifest, config, layer }: Canary,
-  signal: AbortSignal | undefined,
+  { ca, signal }: { readonly ca?: string | undefined; readonly signal?: AbortSignal | undefined },
 ): Promise<string | undefined> {
   const patience = AbortSignal.timeout(PATIENCE_MS);
   const either = AbortSignal.any([patience, ...(signal ? [signal] : [])]);
@@ -28,7 +29,7 @@ export async function mirrorProblem(
   try {
     for (const { path, content } of parts) {
       const url = new URL(`${apiOf(mirror)}/${repository}/${path}?ns=${CANARY_HOST}`);
-      const { status, bytes } = await get(url, either);
+      const { status, bytes } = await get(url, { signal: either, ...(ca === undefined ? {} : { ca }) });
       if (status !== 200) return `${mirror} answers ${status}`;
       if (digestOf(bytes) !== content.digest) return `${mirror} is not weir, or of another version`;
     }
@@ -50,11 +51,11 @@ function apiOf(mirror: string): string {
 /** Not by `fetch`, which refuses some ports that a mirror may well have. */
 async function get(
   url: URL,
-  signal: AbortSignal,
+  trust: { readonly signal: AbortSignal; readonly ca?: string },
 ): Promise<{ readonly status: number | undefined; readonly bytes: Buffer }> {
   const { promise, resolve, reject } = Promise.withResolvers<{ status: number | undefined; bytes: Buffer }>();
   const send = url.protocol === 'https:' ? getHttps : getHttp;
-  send(url, { signal, agent: false }, (response) => {
+  send(url, { ...trust, agent: false }, (response) => {
     const { statusCode: status } = response;
     buffer(response).then((bytes) => resolve({ status, bytes }), reject);
   }).on('error', reject);

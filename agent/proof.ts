@@ -21,6 +21,8 @@ export type Proof =
 export interface ProofOptions extends CriPlace {
   /** The URL that hosts.toml names, as the node reaches it. */
   readonly mirror: string;
+  /** PEM of the authority that signs its certificate. */
+  readonly mirrorCa?: string | undefined;
   /** Where the files of weir are, as the node knows it. */
   readonly certsDir: string;
   readonly log: Logger;
@@ -71,7 +73,7 @@ async function attempt(
   runtime: RuntimeVersion,
   options: ProofOptions,
 ): Promise<{ readonly proof: Proof; readonly isSure: boolean }> {
-  const { mirror, certsDir, signal, architecture = goArchitecture() } = options;
+  const { mirror, mirrorCa, certsDir, signal, architecture = goArchitecture() } = options;
   const canary = canaryOf({ architecture, nonce: randomBytes(16).toString('hex') });
   const pulled = await pull(cri, canary, options);
   if (pulled.kind === 'pulled') return { proof: judge(pulled.image, canary, runtime), isSure: true };
@@ -82,7 +84,7 @@ async function attempt(
     certsDir,
     configPath,
   });
-  const problem = isUnread ? undefined : await mirrorProblem(mirror, canary, signal);
+  const problem = isUnread ? undefined : await mirrorProblem(mirror, canary, { ca: mirrorCa, signal });
   if (problem === undefined) return { proof: { kind: 'bypassed', reason }, isSure: isUnread };
   return { proof: { kind: 'unproven', reason: `the mirror does not answer: ${problem}` }, isSure: true };
 }

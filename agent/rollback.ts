@@ -16,6 +16,7 @@ import { clearLeftoverDirectories, type HostDirectory, openHostDirectory } from 
 import { parseHosts } from './hosts-file.ts';
 import { markedDirectories } from './marked-directories.ts';
 import { judge, type Marker } from './marker.ts';
+import { removeMirrorCa } from './mirror-ca.ts';
 import { loadOriginal, type Original, removeOriginal, restoreOriginal } from './original.ts';
 import { openState, type Place, type Settled, type State, settle } from './state.ts';
 import { type Remainder, withoutMirror } from './without-mirror.ts';
@@ -51,10 +52,10 @@ export async function forgetPlace(given: Place, beside: readonly string[]): Prom
 
 /** Restores every host directory that has a file of ours, except those to keep. */
 export async function restoreOthers(
-  work: Settled & { readonly state: State },
+  work: Settled & { readonly state: State; readonly mirrorCa?: string | undefined },
   keep: ReadonlySet<string>,
 ): Promise<{ changes: readonly Change[]; failures: ReadonlyMap<string, Error> }> {
-  const { state, log } = work;
+  const { state, log, mirrorCa } = work;
   await clearLeftoverDirectories(work.certsDir);
   const names = new Set([...state.names, ...(await markedDirectories(work)).keys()]);
   const changes: Change[] = [];
@@ -68,6 +69,7 @@ export async function restoreOthers(
       failures.set(name, new Error(`${name}: ${messageOf(error)}`, { cause: error }));
     }
   }
+  if (mirrorCa === undefined || keep.size === 0) await removeMirrorCa(work);
   if (state.names.length === 0 && state.directories.length > 0) {
     for (const directory of state.directories.toReversed()) await removeIfEmpty(directory);
     state.forgetDirectories();

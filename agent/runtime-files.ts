@@ -5,6 +5,8 @@ import type { Change, HostState } from './change.ts';
 export interface Wanted {
   readonly config: Config;
   readonly mirror: string;
+  /** PEM of the authority that signs its certificate, where the runtime would not trust that by itself. */
+  readonly mirrorCa?: string | undefined;
   /** Whether the node is to find the canary as well, which proves that its runtime reads these files. */
   readonly canary?: boolean;
 }

@@ -3,6 +3,7 @@ import { type JsonMap, stringify } from '@iarna/toml';
 import { type HostsFile, isSameHost, NotTomlError, parseHosts, parseToml } from './hosts-file.ts';
 import { NOTE, SERVER_SETTINGS } from './hosts-toml.ts';
 import { isMarkerLine } from './marker.ts';
+import { MIRROR_CA_PATH } from './mirror-ca.ts';
 
 /** What is left of a file once the mirror is out of it. */
 export interface Remainder {
@@ -34,15 +35,19 @@ export function withoutMirror(text: string, mirror: string, before: JsonMap = {}
 
 function withoutMirrorTable({ root, hosts }: HostsFile, mirror: string, before: JsonMap): HostsFile {
   return {
-    root: namesMirror(root, mirror)
-      ? { ...settingsOfServer(before), ...withoutKeys(root, OURS) }
-      : { ...root },
+    root: namesMirror(root, mirror) ? { ...settingsOfServer(before), ...withoutOurs(root) } : { ...root },
     hosts: new Map([...hosts].filter(([host]) => !isSameHost(host, mirror))),
   };
 }
 
 /** Where `server` is our mirror, these are ours; whatever else described the original's server was taken out. */
-const OURS = ['server', 'override_path'];
+function withoutOurs(root: JsonMap): JsonMap {
+  return Object.fromEntries(Object.entries(root).filter(([key, value]) => !isOurs(key, value)));
+}
+
+function isOurs(key: string, value: unknown): boolean {
+  return key === 'server' || key === 'override_path' || (key === 'ca' && value === MIRROR_CA_PATH);
+}
 
 function settingsOfServer(before: JsonMap): JsonMap {
   return Object.fromEntries(
@@ -99,10 +104,12 @@ function isComment(line: string): boolean {
 
 function rootLines(lines: readonly string[], mirror: string, before: JsonMap): string[] {
   const values = lines.map((line) =>
-    /^\s*["']?(?:server|override_path)\b/.test(line) ? tryToml(line) : undefined,
+    /^\s*["']?(?:server|override_path|ca)\b/.test(line) ? tryToml(line) : undefined,
   );
   if (!values.some((value) => value !== undefined && namesMirror(value, mirror))) return [...lines];
-  const rest = lines.filter((_, index) => values[index] === undefined);
+  const isKept = (value: JsonMap | undefined): boolean =>
+    !Object.entries(value ?? {}).some(([key, setting]) => isOurs(key, setting));
+  const rest = lines.filter((_, index) => isKept(values[index]));
   const reset = stringify(settingsOfServer(before)).trimEnd();
   return reset === '' ? rest : [...rest, reset, ''];
 }
@@ -117,8 +124,4 @@ function saysTheSame(text: string, wanted: HostsFile): boolean {
 
 function format({ root, hosts }: HostsFile): string {
   return stringify(hosts.size === 0 ? root : { ...root, host: Object.fromEntries(hosts) });
-}
-
-function withoutKeys(table: JsonMap, keys: readonly string[]): JsonMap {
-  return Object.fromEntries(Object.entries(table).filter(([key]) => !keys.includes(key)));
 }

@@ -54,7 +54,7 @@ export async function runNodeAgent(
   const place: NodePlace = { root: flags.hostRoot, stateDir: flags.stateDir, log };
   const configMap = parseObjectName(flags.configMap, '--config-map');
   const daemonSet = parseObjectName(flags.daemonSet, '--daemon-set');
-  const wanted = wantedMirror(flags);
+  const wanted = await wantedMirror(flags);
   const lease = wantedLease(flags);
   const address = parseAddress(flags.listen);
   const kubernetes = connectKubernetes(PRODUCT);
@@ -141,11 +141,11 @@ export async function runNodeAgent(
   if (files === undefined) log.warn({ reason: blocked() }, 'nothing is written on this node');
   const work =
     files === undefined
-      ? standBy({ reason: blocked, mirror: mirror.url, config, metrics, log, tell })
+      ? standBy({ reason: blocked, mirror, config, metrics, log, tell })
       : startNodeWork({
           files,
           runtime,
-          mirror: mirror.url,
+          mirror,
           root: flags.hostRoot,
           config,
           metrics,

@@ -1,3 +1,5 @@
+import { X509Certificate } from 'node:crypto';
+import { readFile } from 'node:fs/promises';
 import { isIP } from 'node:net';
 import type { Logger } from 'pino';
 import { checkedMirror } from '../agent/agent.ts';
@@ -9,6 +11,7 @@ import type { Kubernetes } from '../kubernetes/api.ts';
 import type { ObjectName } from '../kubernetes/client.ts';
 import { watchReplicas } from '../kubernetes/replicas.ts';
 import { AddressUnknown, serviceUrl, watchServiceUrl } from '../kubernetes/service-address.ts';
+import { fileProblem, messageOf } from '../process/file-problem.ts';
 import { describe, UsageError } from '../process/lifecycle.ts';
 import type { Registry as Metrics } from '../process/metrics.ts';
 import { pauseUnlessStopped } from '../process/pause.ts';
@@ -20,6 +23,8 @@ export interface MirrorFlags {
   readonly door?: string;
   /** `service`, `nodePort` or a URL, instead of the door. */
   readonly mirror?: string;
+  /** A file with the authority that signs the certificate of a URL. */
+  readonly mirrorCa?: string;
   readonly hostIp?: string;
 }
 
@@ -31,12 +36,16 @@ export type WantedMirror =
   | { readonly kind: 'door'; readonly address: Address; readonly service: ObjectName }
   | { readonly kind: 'service'; readonly service: ObjectName }
   | { readonly kind: 'nodePort'; readonly service: ObjectName; readonly nodeAddress: string }
-  | { readonly kind: 'url'; readonly url: string };
+  | { readonly kind: 'url'; readonly url: string; readonly ca?: string };
 
 /** @throws UsageError when the flags do not say what files are to name. */
-export function wantedMirror({ door, mirror, registryService, hostIp }: MirrorFlags): WantedMirror {
+export async function wantedMirror(flags: MirrorFlags): Promise<WantedMirror> {
+  const { door, mirror, mirrorCa, registryService, hostIp } = flags;
   if ((door === undefined) === (mirror === undefined))
     throw new UsageError('give either --door HOST:PORT or --mirror service|nodePort|URL');
+  // containerd tries a plain HTTP address over TLS first when there is a CA for it.
+  if (mirrorCa !== undefined && mirror?.startsWith('https://') !== true)
+    throw new UsageError('--mirror-ca is for --mirror https://HOST');
   const service = (): ObjectName => {
     if (registryService === undefined) throw new UsageError('--registry-service is missing');
     return parseObjectName(registryService, '--registry-service');
@@ -49,10 +58,24 @@ export function wantedMirror({ door, mirror, registryService, hostIp }: MirrorFl
     return { kind: 'nodePort', service: service(), nodeAddress: hostIp };
   }
   try {
-    return { kind: 'url', url: checkedMirror(mirror ?? '') };
+    const url = checkedMirror(mirror ?? '');
+    return { kind: 'url', url, ...(mirrorCa === undefined ? {} : { ca: await readAuthority(mirrorCa) }) };
   } catch (error) {
     throw new UsageError(describe(error));
   }
+}
+
+/** containerd fails every pull by a file whose `ca` holds no certificate. */
+async function readAuthority(path: string): Promise<string> {
+  const pem = await readFile(path, 'utf8').catch((error: unknown) => {
+    throw fileProblem('read', path, error);
+  });
+  try {
+    new X509Certificate(pem);
+  } catch (error) {
+    throw new Error(`${path} holds no certificate in PEM: ${messageOf(error)}`, { cause: error });
+  }
+  return pem;
 }
 
 /** Whoever reaches the door may pull with the registry's credentials. */
@@ -69,6 +92,8 @@ const LOOPBACK = /^(?:127(?:\.\d{1,3}){3}|::1|localhost)$/;
 
 export interface OpenMirror {
   readonly url: string;
+  /** PEM of the authority that signs its certificate. */
+  readonly ca?: string;
   /** Rejects when files have to name another address from now on. */
   readonly moved: Promise<never>;
   close(): Promise<void>;
@@ -116,7 +141,7 @@ async function tryMirror({
   readonly metrics: Metrics;
   readonly log: Logger;
 }): Promise<OpenMirror> {
-  if (wanted.kind === 'url') return { url: wanted.url, moved: NEVER, close: nothingToClose };
+  if (wanted.kind === 'url') return { ...wanted, moved: NEVER, close: nothingToClose };
   if (wanted.kind !== 'door') {
     const url = await serviceUrl(kubernetes, wanted.service, wanted);
     const moved = Promise.withResolvers<never>();

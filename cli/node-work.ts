@@ -16,6 +16,13 @@ import type { ProgramConfig } from './program-config.ts';
 /** How each upstream stands on the node, and whether its runtime was seen to obey. */
 export type Tell = (states: ReadonlyMap<string, HostState>, proof?: Proof) => void;
 
+/** Where nodes find our registry. */
+interface Mirror {
+  readonly url: string;
+  /** PEM of the authority that signs its certificate. */
+  readonly ca?: string;
+}
+
 /** What an agent does on its node, as long as that has the same runtime. */
 export interface NodeWork {
   /** Tells again how things stand. */
@@ -37,22 +44,23 @@ export function startNodeWork({
 }: {
   readonly files: RuntimeFiles;
   readonly runtime: NodeRuntime;
-  /** Its URL, as the files are to name it. */
-  readonly mirror: string;
+  /** As the files are to name it. */
+  readonly mirror: Mirror;
   readonly root: string;
   readonly config: ProgramConfig;
   readonly metrics: Metrics;
   readonly log: Logger;
   readonly tell: Tell;
 }): NodeWork {
-  const gate = new HealthGate({ mirror, metrics, log, onChange: () => agent.look() });
+  const named = { mirror: mirror.url, mirrorCa: mirror.ca };
+  const gate = new HealthGate({ ...named, metrics, log, onChange: () => agent.look() });
   const { socket, certsDirs } = runtime;
-  const prover = new Prover({ root, socket, certsDir: certsDirs.join(' and '), mirror, metrics, log });
+  const prover = new Prover({ root, socket, certsDir: certsDirs.join(' and '), ...named, metrics, log });
   const judge = (): void => tell(agent.states(), prover.proof);
   const agent = startAgent({
     files,
     root,
-    mirror,
+    ...named,
     source: config,
     log,
     leave: (current) => new Map([...runtime.owned(current), ...withdrawn(current, gate.illness)]),
@@ -86,8 +94,8 @@ export function standBy({
   timings = {},
 }: {
   readonly reason: () => string;
-  /** Its URL, as the node reaches it. */
-  readonly mirror: string;
+  /** As the node reaches it. */
+  readonly mirror: Mirror;
   readonly config: Pick<ProgramConfig, 'current' | 'detail' | 'subscribe'>;
   readonly metrics: Metrics;
   readonly log: Logger;
@@ -99,7 +107,8 @@ export function standBy({
     const ill = withdrawn(current, gate.illness, reason());
     tell(new Map([...unconfigured(current, reason()), ...ill]));
   };
-  const gate = new HealthGate({ mirror, metrics, log, onChange: judge, timings });
+  const named = { mirror: mirror.url, mirrorCa: mirror.ca };
+  const gate = new HealthGate({ ...named, metrics, log, onChange: judge, timings });
   const unsubscribe = config.subscribe(judge);
   judge();
   return {

@@ -35,7 +35,7 @@ suite('while the mirror is ill', () => {
     };
     const server = createServer(answer);
     t.after(() => server.closeAllConnections());
-    const mirror = await listen(t, server);
+    const mirror = { url: await listen(t, server) };
     let told: ReadonlyMap<string, HostState> = new Map();
     const work = standBy({
       reason: () => 'no config_path is set',

@@ -37,6 +37,7 @@
   (list "s3.prefix" .Values.s3.prefix "^/?([A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*)?/?$" $prefix)
   (list "s3.region" .Values.s3.region "^[a-z0-9-]*$" "a region such as eu-central-1")
   (list "s3.ca" .Values.s3.ca "^(\\w[\\w.-]*)?$" "the name of a file among the ca bundles, without a path")
+  (list "mirrorCa" .Values.mirrorCa "^(\\w[\\w.-]*)?$" "the name of a file among the ca bundles, without a path")
   (list "config.existingConfigMap" .Values.config.existingConfigMap $namePattern $name)
   (list "s3Credentials.existingSecret" .Values.s3Credentials.existingSecret $namePattern $name)
   (list "persistence.existingClaim" .Values.persistence.existingClaim $namePattern $name)
@@ -239,6 +240,14 @@ config.upstreams.{{ $host }}.via is "node", and there is no mirror to send the n
 {{- $address := .Values.mirrorAddress }}
 {{- if not (or (has $address (list "door" "service" "nodePort")) (regexMatch "^https?://[^/?#@\\s]+/?$" $address)) }}
 mirrorAddress is "{{ $address }}": write door, service, nodePort, or a URL such as https://mirror.example:5000, without a path.
+{{- end }}
+{{- with .Values.mirrorCa }}
+{{- if not (hasPrefix "https://" $address) }}
+mirrorCa is for a mirrorAddress that is a URL with https://: unset one of the two.
+{{- end }}
+{{- if not (include "weir.hasBundle" (list $ .)) }}
+mirrorCa names the file {{ . }}, which is none of ca.bundles: add it there, or name your ca.existingConfigMap or ca.existingSecret.
+{{- end }}
 {{- end }}
 {{- if and (eq $address "nodePort") (not .Values.nodePort.enabled) }}
 mirrorAddress is nodePort, and there is no such Service: set nodePort.enabled to true.
