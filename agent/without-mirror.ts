@@ -45,6 +45,10 @@ function withoutOurs(root: JsonMap): JsonMap {
   return Object.fromEntries(Object.entries(root).filter(([key, value]) => !isOurs(key, value)));
 }
 
+function hasOurs(table: JsonMap = {}): boolean {
+  return Object.entries(table).some(([key, value]) => isOurs(key, value));
+}
+
 function isOurs(key: string, value: unknown): boolean {
   return key === 'server' || key === 'override_path' || (key === 'ca' && value === MIRROR_CA_PATH);
 }
@@ -107,9 +111,7 @@ function rootLines(lines: readonly string[], mirror: string, before: JsonMap): s
     /^\s*["']?(?:server|override_path|ca)\b/.test(line) ? tryToml(line) : undefined,
   );
   if (!values.some((value) => value !== undefined && namesMirror(value, mirror))) return [...lines];
-  const isKept = (value: JsonMap | undefined): boolean =>
-    !Object.entries(value ?? {}).some(([key, setting]) => isOurs(key, setting));
-  const rest = lines.filter((_, index) => isKept(values[index]));
+  const rest = lines.filter((_, index) => !hasOurs(values[index]));
   const reset = stringify(settingsOfServer(before)).trimEnd();
   return reset === '' ? rest : [...rest, reset, ''];
 }

@@ -71,11 +71,16 @@ async function readAuthority(path: string): Promise<string> {
     throw fileProblem('read', path, error);
   });
   try {
-    new X509Certificate(pem);
+    parseCertificate(pem);
+    return pem;
   } catch (error) {
     throw new Error(`${path} holds no certificate in PEM: ${messageOf(error)}`, { cause: error });
   }
-  return pem;
+}
+
+/** The first one of a bundle. @throws Error when it is none. */
+function parseCertificate(pem: string): X509Certificate {
+  return new X509Certificate(pem);
 }
 
 /** Whoever reaches the door may pull with the registry's credentials. */
