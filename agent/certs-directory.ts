@@ -19,6 +19,7 @@ import { EMPTY_HOSTS_FILE } from './hosts-file.ts';
 import { renderHosts } from './hosts-toml.ts';
 import { judge, markerOf } from './marker.ts';
 import { MIRROR_CA_PATH, writeMirrorCa } from './mirror-ca.ts';
+import { withNodeLock } from './node-lock.ts';
 import { pathOnNode } from './node-root.ts';
 import { removeOriginal, saveOriginal } from './original.ts';
 import { restoreOthers } from './rollback.ts';
@@ -34,6 +35,14 @@ import { openState, type Place, type Settled, type State, settle } from './state
  */
 export async function applyConfig(given: Place, wanted: Wanted, signal?: AbortSignal): Promise<Outcome> {
   const place = await settle(given);
+  return withNodeLock(place, () => applyLocked(place, wanted, signal), signal);
+}
+
+async function applyLocked(
+  place: Settled,
+  wanted: Wanted,
+  signal: AbortSignal | undefined,
+): Promise<Outcome> {
   const work: Work = { ...place, ...wanted, state: await openState(place) };
   const changes: Change[] = [];
   const states = new Map<string, HostState>();

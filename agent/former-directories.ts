@@ -1,6 +1,7 @@
 import { CertsDirectories } from './certs-directories.ts';
 import type { Change } from './change.ts';
 import { markedDirectories } from './marked-directories.ts';
+import { withNodeLock } from './node-lock.ts';
 import { pathOnNode } from './node-root.ts';
 import { adoptOriginal } from './original.ts';
 import { restoreNode } from './restore-node.ts';
@@ -23,9 +24,11 @@ export async function restoreFormer(
   const real: string[] = [];
   for (const certsDir of inUse.directories) {
     const settled = await settle({ ...place, certsDir });
-    const { originals } = await openState(settled);
-    for (const { was } of (await markedDirectories(settled)).values())
-      if (typeof was === 'object') await adoptOriginal(originals, was.original);
+    await withNodeLock(settled, async () => {
+      const { originals } = await openState(settled);
+      for (const { was } of (await markedDirectories(settled)).values())
+        if (typeof was === 'object') await adoptOriginal(originals, was.original);
+    });
     // What is remembered has no symbolic links in it (`/var/snap/microk8s/current`).
     real.push(pathOnNode(settled.root, settled.certsDir));
   }

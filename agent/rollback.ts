@@ -17,6 +17,7 @@ import { parseHosts } from './hosts-file.ts';
 import { markedDirectories } from './marked-directories.ts';
 import { judge, type Marker } from './marker.ts';
 import { removeMirrorCa } from './mirror-ca.ts';
+import { withNodeLock } from './node-lock.ts';
 import { loadOriginal, type Original, removeOriginal, restoreOriginal } from './original.ts';
 import { openState, type Place, type Settled, type State, settle } from './state.ts';
 import { type Remainder, withoutMirror } from './without-mirror.ts';
@@ -29,8 +30,9 @@ import { type Remainder, withoutMirror } from './without-mirror.ts';
  */
 export async function rollback(given: Place): Promise<readonly Change[]> {
   const place = await settle(given);
-  const state = await openState(place);
-  const { changes, failures } = await restoreOthers({ ...place, state }, new Set());
+  const { changes, failures } = await withNodeLock(place, async () =>
+    restoreOthers({ ...place, state: await openState(place) }, new Set()),
+  );
   if (failures.size > 0)
     throw new AggregateError([...failures.values()], [...failures.values()].map(messageOf).join('\n'));
   return changes;
@@ -44,10 +46,11 @@ export async function rollback(given: Place): Promise<readonly Change[]> {
  */
 export async function forgetPlace(given: Place, beside: readonly string[]): Promise<void> {
   const place = await settle(given);
-  const state = await openState(place);
-  await state.removeIfEmpty();
-  for (const name of beside) await removeFile(join(place.stateDir, name));
-  await removeIfEmpty(place.stateDir);
+  await withNodeLock(place, async () => {
+    await (await openState(place)).removeIfEmpty();
+    for (const name of beside) await removeFile(join(place.stateDir, name));
+    await removeIfEmpty(place.stateDir);
+  });
 }
 
 /** Restores every host directory that has a file of ours, except those to keep. */

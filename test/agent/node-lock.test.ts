@@ -1,0 +1,58 @@
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { join } from 'node:path';
+import { execPath } from 'node:process';
+import { test } from 'node:test';
+import { pino } from 'pino';
+import { withNodeLock } from '../../agent/node-lock.ts';
+import { rollback } from '../../agent/rollback.ts';
+import { settle } from '../../agent/state.ts';
+import { makeNode } from './node-files.ts';
+
+const HUB = 'upstreams: { docker.io: {} }';
+const USERS = 'server = "https://hub.corp"\n';
+
+test('a rollback waits for another process that works on the same node, and not for one on another', async (t) => {
+  const [node, other] = [await makeNode(t), await makeNode(t)];
+  for (const one of [node, other]) {
+    await one.put({ 'docker.io/hosts.toml': USERS });
+    await one.apply(HUB);
+  }
+  const done: string[] = [];
+  const released = Promise.withResolvers<void>();
+  const held = Promise.withResolvers<void>();
+  const work = withNodeLock(await settle(node), async () => {
+    held.resolve();
+    await released.promise;
+    done.push('work');
+  });
+  await held.promise;
+  const waiting = rollback(node).then(() => done.push('rollback'));
+  await other.rollback();
+  assert.equal(await other.read('docker.io/hosts.toml'), USERS);
+  assert.match(await node.read('docker.io/hosts.toml'), /# weir/);
+  released.resolve();
+  await Promise.all([work, waiting]);
+  assert.deepEqual(done, ['work', 'rollback']);
+  assert.equal(await node.read('docker.io/hosts.toml'), USERS);
+});
+
+test('the lock of a process that was killed is free', async (t) => {
+  const node = await settle(await makeNode(t));
+  const { root, stateDir } = node;
+  const script = `
+    import { withNodeLock } from ${JSON.stringify(join(import.meta.dirname, '../../agent/node-lock.ts'))};
+    const place = { ...${JSON.stringify({ root, stateDir })}, log: { warn: console.error } };
+    await withNodeLock(place, () => { console.log('held'); return new Promise(() => undefined); });`;
+  const child = spawn(execPath, ['--input-type=module', '--eval', script]);
+  t.after(() => child.kill('SIGKILL'));
+  await once(child.stdout, 'data');
+  const log = pino({ level: 'silent' });
+  const taken = withNodeLock({ root, stateDir, log }, () =>
+    Promise.resolve(child.exitCode ?? child.signalCode),
+  );
+  child.kill('SIGKILL');
+  await once(child, 'exit');
+  assert.equal(await taken, 'SIGKILL');
+});
