@@ -30,15 +30,23 @@ const LONGEST_PAUSE_WHEN_BUSY_MS = 120_000;
 /** A watch that stood for so long was a good one. */
 const SOUND_MS = 10_000;
 
+/** A history that was rewritten, and has grown past the version that is known, tells nothing of it. */
+const LIST_AGAIN_MS = 4 * 3_600_000;
+
 /**
- * Objects of one collection: listed, watched from there on, and listed again whenever a watch has ended. So what is
- * known is right again whatever became of the events between (a broken connection, a compacted history, an etcd that
- * was restored from a backup). While the API server is away, what was known last stays; the pauses grow, the more so
- * when it is there and cannot keep up, and are not the same on two nodes.
+ * Objects of one collection: listed, watched from there on, and watched further from the last version that was told of
+ * when a watch ends or breaks. They are listed again when the API server says that it cannot go on from there (a
+ * compacted history), and when a watch tells nothing at all, not even a bookmark: that is how a version ends which is
+ * yet to come, as after an etcd that was restored from a backup. So what is known is right again whatever became of the
+ * events between. While the API server is away, what was known last stays; the pauses grow, the more so when it is
+ * there and cannot keep up, and are not the same on two nodes.
  */
 export class ObjectFeed<Name extends Collection> {
   readonly #options: ObjectFeedOptions<Name>;
   readonly #stop = new AbortController();
+  /** Up to which the objects are known; `undefined` when they are to be listed. */
+  #version: string | undefined;
+  #listDue = 0;
   #pause = FIRST_PAUSE_MS;
   #isAway = false;
 
@@ -58,9 +66,12 @@ export class ObjectFeed<Name extends Collection> {
     while (!signal.aborted) {
       let isBusy = false;
       try {
-        await this.#listAndWatch();
+        if (performance.now() > this.#listDue) this.#version = undefined;
+        this.#version ??= await this.#list();
+        if (!signal.aborted) await this.#watch(this.#version);
       } catch (error) {
         isBusy = isFromBusyServer(error);
+        if (!isToGoOnAfter(error)) this.#version = undefined;
         this.#tell(error);
       }
       await pauseUnlessStopped(this.#pause * (0.5 + Math.random()), signal);
@@ -71,11 +82,8 @@ export class ObjectFeed<Name extends Collection> {
   }
 
   /** Returns when the watch has ended as watches do. @throws Error of the API. */
-  async #listAndWatch(): Promise<void> {
+  async #watch(resourceVersion: string | undefined): Promise<void> {
     const { kubernetes, collection, selection } = this.#options;
-    const resourceVersion = await this.#list();
-    if (this.#stop.signal.aborted) return;
-
     const ended = Promise.withResolvers<unknown>();
     let isOver = false;
     const end = (error: unknown): void => {
@@ -84,8 +92,12 @@ export class ObjectFeed<Name extends Collection> {
     };
     const since = { ...selection, resourceVersion };
     const onEvent = (type: string, object: ObjectOf<Name> & { readonly message?: string }): void => {
-      if (type === 'ERROR') end(new Error(object.message ?? 'the API server ended the watch'));
-      else if (type !== 'BOOKMARK') this.#onChange(type, object);
+      if (type === 'ERROR') {
+        end(new LostHistory(object.message ?? 'the API server ended the watch'));
+        return;
+      }
+      this.#version = object.metadata?.resourceVersion ?? this.#version;
+      if (type !== 'BOOKMARK') this.#onChange(type, object);
     };
     const request = await kubernetes.watch(collection, since, onEvent, end);
     const onStop = (): void => request.abort();
@@ -97,7 +109,8 @@ export class ObjectFeed<Name extends Collection> {
     request.abort();
     this.#stop.signal.removeEventListener('abort', onStop);
     if (performance.now() - stoodAt > SOUND_MS) this.#pause = FIRST_PAUSE_MS;
-    if (error instanceof Error && error.name !== 'TimeoutError') throw error;
+    if (error instanceof Error && error.name === 'TimeoutError') this.#version = undefined;
+    else if (error instanceof Error) throw error;
   }
 
   /** Page by page. @returns the version from which to watch. @throws Error of the API. */
@@ -117,6 +130,7 @@ export class ObjectFeed<Name extends Collection> {
       from = metadata?.continue ?? '';
       if (from !== '') continue;
       sink.keepOnly(keys);
+      this.#listDue = performance.now() + LIST_AGAIN_MS * (0.8 + 0.4 * Math.random());
       return metadata?.resourceVersion;
     }
   }
@@ -141,12 +155,25 @@ export class ObjectFeed<Name extends Collection> {
   }
 }
 
+/** What the API server says on a watch that it cannot go on with, mostly since its history is compacted. */
+class LostHistory extends Error {}
+
 /** It put the request off, or did not come to it in time; not one that is away, or refuses. */
 function isFromBusyServer(error: unknown): boolean {
-  if (!(error instanceof Error)) return false;
+  const status = refusalOf(error);
+  return status === 429 || status === 504 || (error instanceof Error && error.name === 'TimeoutError');
+}
+
+/** A connection that broke, or a server that has no time or no health at the moment, knows that version later. */
+function isToGoOnAfter(error: unknown): boolean {
+  const status = refusalOf(error);
+  return !(error instanceof LostHistory) && (status === undefined || [429, 500, 502, 503].includes(status));
+}
+
+function refusalOf(error: unknown): number | undefined {
   // A watch that is refused has it under this name.
-  const status = 'statusCode' in error ? error.statusCode : statusOf(error);
-  return status === 429 || status === 504 || error.name === 'TimeoutError';
+  const status = error instanceof Error && 'statusCode' in error ? error.statusCode : statusOf(error);
+  return typeof status === 'number' ? status : undefined;
 }
 
 function keyOf({ metadata }: ObjectOf<Collection>): string {

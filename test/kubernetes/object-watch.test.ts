@@ -25,7 +25,7 @@ suite('what is watched', { concurrency: true }, () => {
   });
 
   for (const how of ['end', 'break'] as const)
-    test(`is right again after its watch came to its ${how}`, async (t) => {
+    test(`is followed from where it is known after its watch came to its ${how}, without another list`, async (t) => {
       const { api, last } = await watched(t);
       for (const text of ['1', '2', '3']) {
         await until(() => api.watches === 1);
@@ -34,10 +34,25 @@ suite('what is watched', { concurrency: true }, () => {
         api.set(WEIR, map(text));
         await until(() => last() === text);
       }
+      await until(() => api.watches === 1);
+      api.endWatches(how);
+      await until(() => api.watches === 0);
+      api.set(WEIR, undefined);
+      await until(() => last() === 'nothing');
+      assert.equal(api.requests.filter(({ isWatch }) => !isWatch).length, 1);
     });
 
+  test('is watched from the version of the last bookmark', async (t) => {
+    const { api } = await watched(t);
+    await until(() => api.watches === 1);
+    api.tell('BOOKMARK', { kind: 'ConfigMap', metadata: { resourceVersion: '5000' } });
+    api.endWatches('end');
+    await until(() => api.requests.filter(({ isWatch }) => isWatch).length === 2);
+    assert.equal(api.requests.at(-1)?.query.get('resourceVersion'), '5000');
+  });
+
   test('is right again although the versions of objects went back, as after a restored backup', async (t) => {
-    const { api, last } = await watched(t);
+    const { api, last } = await watched(t, 500);
     api.rewind(1_000_000);
     api.set(WEIR, map('before'));
     await until(() => last() === 'before');

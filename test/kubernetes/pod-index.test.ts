@@ -50,7 +50,7 @@ suite('the Pods that wait for a node', () => {
       refuse(response, 410, 'the list is too old to go on with');
       return true;
     };
-    api.endWatches('break');
+    api.tell('ERROR', { kind: 'Status', code: 410, message: 'too old resource version' });
     await until(() => api.watches === 0);
     api.set(`${LIST}/p0`, undefined);
     api.set(`${LIST}/p${COUNT}`, podNamed(`p${COUNT}`));

@@ -40,8 +40,10 @@ export class ScriptedApi {
   readonly #watches = new Set<{
     readonly path: string;
     readonly name: string | null;
+    readonly since: number;
     readonly response: ServerResponse;
   }>();
+  readonly #history: { readonly version: number; readonly path: string; readonly line: string }[] = [];
   #version = 100;
 
   private constructor(kubeconfig: string) {
@@ -80,7 +82,7 @@ export class ScriptedApi {
   /** Puts an object at its path (`/api/v1/namespaces/weir/configmaps/weir`), or takes it away; watches are told. */
   set(path: string, object: ApiObject | undefined): void {
     const before = this.#objects.get(path);
-    const [, collection = '', name = ''] = /^(.*)\/([^/]+)$/.exec(path) ?? [];
+    const name = path.slice(path.lastIndexOf('/') + 1);
     this.#version += 1;
     const resourceVersion = String(this.#version);
     const now = {
@@ -90,9 +92,11 @@ export class ScriptedApi {
     if (object === undefined) this.#objects.delete(path);
     else this.#objects.set(path, now);
     const type = object === undefined ? 'DELETED' : before === undefined ? 'ADDED' : 'MODIFIED';
+    const event = { version: this.#version, path, line: `${JSON.stringify({ type, object: now })}\n` };
+    this.#history.push(event);
+    // A watch from a version that is yet to come hears of nothing before that.
     for (const watch of this.#watches)
-      if (watch.path === collection && (watch.name === null || watch.name === name))
-        watch.response.write(`${JSON.stringify({ type, object: now })}\n`);
+      if (event.version > watch.since && isFor(watch, path)) watch.response.write(event.line);
   }
 
   /** An event of no object, such as `ERROR`, on every watch. */
@@ -111,6 +115,7 @@ export class ScriptedApi {
   /** The version that objects have counts from here, as after a restored backup. */
   rewind(version: number): void {
     this.#version = version;
+    this.#history.length = 0;
   }
 
   async #answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
@@ -128,14 +133,13 @@ export class ScriptedApi {
   }
 
   #watch(path: string, name: string | null, since: number, response: ServerResponse): void {
-    const watch = { path, name, response };
+    const watch = { path, name, since, response };
     this.#watches.add(watch);
     response.once('close', () => this.#watches.delete(watch));
     response.writeHead(200, { 'content-type': 'application/json' });
     response.flushHeaders();
-    for (const object of this.#in(path, name))
-      if (Number(object.metadata?.['resourceVersion']) > since)
-        response.write(`${JSON.stringify({ type: 'ADDED', object })}\n`);
+    for (const event of this.#history)
+      if (event.version > since && isFor(watch, event.path)) response.write(event.line);
   }
 
   #read({ path, query }: Omit<ApiRequest, 'response'>, name: string | null, response: ServerResponse): void {
@@ -180,6 +184,12 @@ export class ScriptedApi {
       at.startsWith(`${path}/`) && (name === null || at === `${path}/${name}`) ? [object] : [],
     );
   }
+}
+
+/** Whether a watch of a collection, or of one object in it, hears of what happens at this path. */
+function isFor(watch: { readonly path: string; readonly name: string | null }, path: string): boolean {
+  const cut = path.lastIndexOf('/');
+  return watch.path === path.slice(0, cut) && (watch.name === null || watch.name === path.slice(cut + 1));
 }
 
 /** Of selectors, `key` and `key=value` are understood; others select everything. */
