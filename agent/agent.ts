@@ -7,6 +7,7 @@ import { applyConfig } from './certs-directory.ts';
 import type { Change, HostState } from './change.ts';
 import { type DriftWatch, watchDrift } from './drift.ts';
 import { resolveOnNode } from './node-root.ts';
+import { failedBy } from './reason-code.ts';
 import type { Outcome, RuntimeFiles } from './runtime-files.ts';
 import type { Place } from './state.ts';
 
@@ -147,7 +148,7 @@ export class Agent {
       );
       isChanged = this.#report({ ...outcome, states: new Map([...outcome.states, ...left]) });
     } catch (error) {
-      const failed: HostState = { kind: 'failed', reason: messageOf(error) };
+      const failed = failedBy(error, messageOf(error));
       this.#log.error({ err: error }, 'the registry hosts could not be configured');
       this.#states = new Map(
         config.enabled ? [...config.upstreams.keys()].map((host) => [host, failed]) : [],

@@ -13,7 +13,7 @@ import { CANARY_ROUTE } from './canary-route.ts';
 import { UnreadableDefaultError } from './carried-hosts.ts';
 import type { Change, HostState } from './change.ts';
 import { readDiskFile } from './disk-file.ts';
-import { generatorProblem } from './generator.ts';
+import { GENERATED, generatorProblem } from './generator.ts';
 import { directoryNames, findHostDirectory, type HostDirectory } from './host-directory.ts';
 import { EMPTY_HOSTS_FILE } from './hosts-file.ts';
 import { renderHosts } from './hosts-toml.ts';
@@ -22,6 +22,7 @@ import { MIRROR_CA_PATH, writeMirrorCa } from './mirror-ca.ts';
 import { withNodeLock } from './node-lock.ts';
 import { pathOnNode } from './node-root.ts';
 import { removeOriginal, saveOriginal } from './original.ts';
+import { failedBy } from './reason-code.ts';
 import { restoreOthers } from './rollback.ts';
 import type { Outcome, Wanted } from './runtime-files.ts';
 import { openState, type Place, type Settled, type State, settle } from './state.ts';
@@ -67,7 +68,7 @@ async function applyLocked(
       if (change !== undefined) changes.push({ host, file: directory.file, ...change });
     } catch (error) {
       for (const name of directoryNames(host)) keep.add(name);
-      states.set(host, { kind: 'failed', reason: messageOf(error) });
+      states.set(host, failedBy(error, messageOf(error)));
       failures.push(new Error(`${host}: ${messageOf(error)}`, { cause: error }));
     }
   }
@@ -104,7 +105,7 @@ async function applyRoute(work: Work, route: Route, directory: HostDirectory): P
   // At whatever time it came: before the agent did, or while it runs.
   const generated =
     disk.kind === 'file' ? generatorProblem(pathOnNode(root, directory.file), disk.text) : undefined;
-  if (generated !== undefined) return left('unsupported', generated);
+  if (generated !== undefined) return left('unsupported', generated, GENERATED);
   if (verdict?.kind === 'edited')
     return left('overridden', `${directory.file} was edited by hand. ${GIVE_BACK}`);
   if (verdict?.kind === 'unparsable')
@@ -157,8 +158,11 @@ async function applyRoute(work: Work, route: Route, directory: HostDirectory): P
 
 const GIVE_BACK = 'It is left alone; remove it to have it back from weir.';
 
-function left(kind: 'overridden' | 'unparsable' | 'unsupported', reason: string): Applied {
-  return { state: { kind, reason }, change: { kind: 'left', reason } };
+function left(kind: 'overridden' | 'unparsable' | 'unsupported', reason: string, code?: string): Applied {
+  return {
+    state: { kind, reason, ...(code === undefined ? {} : { code }) },
+    change: { kind: 'left', reason },
+  };
 }
 
 /** Only the latest original is the one to go back to. */

@@ -13,15 +13,22 @@ export interface Change {
   readonly reason?: string;
 }
 
+/** For people why, and in a word for programs where more is known than the state. */
+interface Because<Kind extends string> {
+  readonly kind: Kind;
+  readonly reason: string;
+  readonly code?: string;
+}
+
 /** How a configured registry host stands on this node. */
 export type HostState =
   | { readonly kind: 'configured' }
   /** Somebody edited our file: it is theirs until they delete it. */
-  | { readonly kind: 'overridden'; readonly reason: string }
+  | Because<'overridden'>
   /** There is a file that we cannot read, so merging would lose what it says. */
-  | { readonly kind: 'unparsable'; readonly reason: string }
-  | { readonly kind: 'failed'; readonly reason: string }
+  | Because<'unparsable'>
+  | Because<'failed'>
   /** The runtime of this node cannot be told of this host, or its files belong to somebody else. */
-  | { readonly kind: 'unsupported'; readonly reason: string }
+  | Because<'unsupported'>
   /** The mirror is ill: the node goes to the upstream until it is well again. */
-  | { readonly kind: 'withdrawn'; readonly reason: string };
+  | Because<'withdrawn'>;

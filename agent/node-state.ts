@@ -1,6 +1,7 @@
 import type { Config } from '../config/config.ts';
 import type { HostState } from './change.ts';
 import type { Proof } from './proof.ts';
+import { reasonCode } from './reason-code.ts';
 
 /** How pulls of one upstream go on a node: as its file says, or, whatever that says, past the mirror. */
 export type UpstreamState = HostState['kind'] | 'bypassed';
@@ -15,6 +16,8 @@ export interface NodeState {
   readonly mirror: 'configured' | 'fallback' | 'off';
   readonly reason?: string;
   readonly upstreams: ReadonlyMap<string, UpstreamState>;
+  /** Of those that are not as the configuration says: why, in a word that is the same in every version. */
+  readonly reasons: ReadonlyMap<string, string>;
 }
 
 /** Sums up how each upstream stands, and whether the runtime was seen to obey. */
@@ -23,21 +26,31 @@ export function nodeState(
   states: ReadonlyMap<string, HostState>,
   proof: Proof | undefined,
 ): NodeState {
-  if (!config.enabled) return { mirror: 'off', upstreams: new Map() };
+  if (!config.enabled) return { mirror: 'off', upstreams: new Map(), reasons: new Map() };
   const problems = problemsOf(states);
+  const reasons = reasonsOf(states, proof?.kind === 'bypassed');
   if (proof?.kind === 'bypassed') {
     const reason = [`the runtime does not ask the mirror: ${proof.reason}`, ...problems].join('; ');
-    return { mirror: 'fallback', reason, upstreams: mapValues(states, bypassed) };
+    return { mirror: 'fallback', reason, upstreams: mapValues(states, bypassed), reasons };
   }
   const upstreams = mapValues(states, ({ kind }) => kind);
-  if (problems.length > 0) return { mirror: 'fallback', reason: problems.join('; '), upstreams };
+  if (problems.length > 0) return { mirror: 'fallback', reason: problems.join('; '), upstreams, reasons };
   const reason = proof?.kind === 'unproven' ? { reason: `unproven: ${proof.reason}` } : {};
-  return { mirror: 'configured', ...reason, upstreams };
+  return { mirror: 'configured', ...reason, upstreams, reasons };
 }
 
 /** Of a node on which nothing is written: why, for every upstream. */
 export function unconfigured(config: Config, reason: string): ReadonlyMap<string, HostState> {
   return mapValues(config.upstreams, () => ({ kind: 'unsupported', reason }));
+}
+
+function reasonsOf(states: ReadonlyMap<string, HostState>, isBypassed: boolean): ReadonlyMap<string, string> {
+  return new Map(
+    [...states].flatMap(([host, state]) => {
+      const code = reasonCode(state, isBypassed);
+      return code === undefined ? [] : [[host, code] as const];
+    }),
+  );
 }
 
 function bypassed({ kind }: HostState): UpstreamState {

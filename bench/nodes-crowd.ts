@@ -44,7 +44,14 @@ function startAgent(node: string): void {
       if (text.kind === 'missing') return;
       const configHash = createHash('sha256').update(text.text).digest('hex');
       hear(node, configHash);
-      reporter.report({ mirror: 'configured', configHash, proof: 'proven', isDoorOpen: true, upstreams });
+      reporter.report({
+        mirror: 'configured',
+        configHash,
+        proof: 'proven',
+        isDoorOpen: true,
+        upstreams,
+        reasons: new Map(),
+      });
     },
     log,
   });

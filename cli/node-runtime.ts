@@ -1,6 +1,7 @@
 import { isDeepStrictEqual } from 'node:util';
 import type { Logger } from 'pino';
 import type { HostState } from '../agent/change.ts';
+import { GENERATED } from '../agent/generator.ts';
 import type { RuntimeFiles } from '../agent/runtime-files.ts';
 import { askCri } from '../agent/runtimes/ask-cri.ts';
 import { filesOf } from '../agent/runtimes/files-of.ts';
@@ -114,7 +115,10 @@ export class NodeRuntime {
   /** The hosts of the configuration that belong to the distribution. */
   owned(config: Config): ReadonlyMap<string, HostState> {
     return new Map(
-      ownedOf(config, this.sight).map(({ host, reason }) => [host, { kind: 'unsupported', reason }]),
+      ownedOf(config, this.sight).map(({ host, reason }) => [
+        host,
+        { kind: 'unsupported', reason, code: GENERATED },
+      ]),
     );
   }
 

@@ -4,7 +4,7 @@ import { Latest } from '../process/latest.ts';
 import type { Kubernetes, ObjectOf } from './api.ts';
 import { apiProblem } from './client.ts';
 import type { NodeEvents } from './node-events.ts';
-import { formatUpstreams, UPSTREAMS_ANNOTATION } from './node-upstreams.ts';
+import { formatUpstreams, REASONS_ANNOTATION, UPSTREAMS_ANNOTATION } from './node-upstreams.ts';
 
 /** `kubectl get nodes -L weir.dev/mirror` */
 export const MIRROR_LABEL = 'weir.dev/mirror';
@@ -34,6 +34,8 @@ export interface NodeReport {
   readonly isDoorOpen: boolean;
   /** How each configured upstream stands on the node (`docker.io` → `configured`); none when weir is switched off. */
   readonly upstreams: ReadonlyMap<string, string>;
+  /** Of those that are not as the configuration says, why in a word. */
+  readonly reasons: ReadonlyMap<string, string>;
 }
 
 export interface NodeReporterOptions {
@@ -110,8 +112,8 @@ export class NodeReporter {
     await this.close();
     const change =
       reason === undefined
-        ? patch({ mirror: null, config: null, reason: null, proof: null, door: null, upstreams: null })
-        : patch({ mirror: 'fallback', reason: shortened(reason), proof: null, door: null, upstreams: null });
+        ? patch({ mirror: null, config: null, reason: null, proof: null, ...OVER })
+        : patch({ mirror: 'fallback', reason: shortened(reason), proof: null, ...OVER });
     for (let attempt = 1; ; attempt++) {
       try {
         await this.#patch(change);
@@ -193,7 +195,7 @@ function shortened(reason: string | undefined): string | null {
   return reason?.slice(0, MAX_REASON) ?? null;
 }
 
-function patchOf({ mirror, configHash, reason, proof, isDoorOpen, upstreams }: NodeReport): object {
+function patchOf({ mirror, configHash, reason, proof, isDoorOpen, upstreams, reasons }: NodeReport): object {
   return patch({
     mirror,
     config: configHash.slice(0, 12),
@@ -201,8 +203,12 @@ function patchOf({ mirror, configHash, reason, proof, isDoorOpen, upstreams }: N
     proof: proof ?? null,
     door: isDoorOpen ? 'open' : null,
     upstreams: formatUpstreams(upstreams),
+    reasons: reasons.size === 0 ? null : formatUpstreams(reasons),
   });
 }
+
+/** Of a node without files of weir. */
+const OVER = { door: null, upstreams: null, reasons: null } as const;
 
 /** `null` takes away, what is missing stays as it is. */
 function patch(of: {
@@ -212,14 +218,16 @@ function patch(of: {
   readonly proof: string | null;
   readonly door: 'open' | null;
   readonly upstreams: string | null;
+  readonly reasons: string | null;
 }): object {
-  const { mirror, config, reason, proof, door, upstreams } = of;
+  const { mirror, config, reason, proof, door, upstreams, reasons } = of;
   const annotations = {
     [CONFIG_ANNOTATION]: config,
     [REASON_ANNOTATION]: reason,
     [PROOF_ANNOTATION]: proof,
     [DOOR_ANNOTATION]: door,
     [UPSTREAMS_ANNOTATION]: upstreams,
+    [REASONS_ANNOTATION]: reasons,
   };
   return { metadata: { labels: { [MIRROR_LABEL]: mirror }, annotations } };
 }

@@ -4,6 +4,12 @@ import { parseJson } from '../oci/json.ts';
 /** Of a node: a JSON object of upstream hosts, with how each of them stands there (`{"docker.io":"configured"}`). */
 export const UPSTREAMS_ANNOTATION = 'weir.dev/upstreams';
 
+/**
+ * Of a node: a JSON object of those upstream hosts that are not as the configuration says, with why in a word
+ * (`{"docker.io":"ENOSPC"}`).
+ */
+export const REASONS_ANNOTATION = 'weir.dev/reasons';
+
 /** All annotations of an object may be 256 KiB together (k8s.io/apimachinery, TotalAnnotationSizeLimitB). */
 const MAX_BYTES = 100 * 1024;
 

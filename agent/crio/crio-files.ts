@@ -175,7 +175,11 @@ export class CrioFiles implements RuntimeFiles {
     if (problem === undefined) return { kind: 'configured' };
     const remedy =
       "CRI-O reads it at its next start or SIGHUP. Let the agent see the node's processes (hostPID), or set auto_reload_registries for CRI-O";
-    return { kind: 'unsupported', reason: `${FILE} is written, but ${problem}. ${remedy}.` };
+    return {
+      kind: 'unsupported',
+      reason: `${FILE} is written, but ${problem}. ${remedy}.`,
+      code: 'not-reloaded',
+    };
   }
 
   #changesOf(hosts: readonly string[], kind: Change['kind'], reason?: string): readonly Change[] {

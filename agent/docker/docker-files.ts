@@ -44,7 +44,7 @@ export class DockerFiles implements RuntimeFiles {
     const { config } = wanted;
     const states = new Map<string, HostState>();
     for (const host of config.enabled ? config.upstreams.keys() : [])
-      states.set(host, { kind: 'unsupported', reason: othersReason(host) });
+      states.set(host, { kind: 'unsupported', reason: othersReason(host), code: 'docker-hub-only' });
     const url = mirrorFor(wanted);
     const sight = await this.#dockerd.look();
     let changes: readonly Change[] = [];
@@ -137,7 +137,7 @@ export class DockerFiles implements RuntimeFiles {
       await removeOriginal(memoryFile.originals, memory.original);
     const problem = await this.#reload(path, (mirrors) => mirrors.some((one) => isSame(one, url)), signal);
     const state =
-      problem === undefined ? CONFIGURED : unsupported(`${file} is written, but ${problem}. ${REMEDY}`);
+      problem === undefined ? CONFIGURED : notReloaded(`${file} is written, but ${problem}. ${REMEDY}`);
     const isHealed = memory?.written === text;
     return { state, ...(isDone ? {} : { change: { kind: isHealed ? 'healed' : 'written' } }) };
   }
@@ -207,6 +207,10 @@ const REMEDY =
 interface Done {
   readonly state: HostState;
   readonly change?: Pick<Change, 'kind' | 'reason'>;
+}
+
+function notReloaded(reason: string): HostState {
+  return { kind: 'unsupported', reason, code: 'not-reloaded' };
 }
 
 function unsupported(reason: string): HostState {

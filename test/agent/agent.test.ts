@@ -157,7 +157,11 @@ test('a file that k3s writes while the agent runs is left alone, and the next on
   await node.put({ 'docker.io/hosts.toml': generated });
   const { reason = '' } = await until('left docker.io');
   assert.match(reason, /docker\.io\/hosts\.toml is written by k3s, from registries\.yaml/);
-  assert.deepEqual(agent.states().get('docker.io'), { kind: 'unsupported', reason });
+  assert.deepEqual(agent.states().get('docker.io'), {
+    kind: 'unsupported',
+    reason,
+    code: 'generated-file',
+  });
   assert.equal(await node.read('docker.io/hosts.toml'), generated);
   changes.length = 0;
   await rm(join(node.certsDir, 'docker.io'), { recursive: true });

@@ -3,6 +3,8 @@ import { suite, test } from 'node:test';
 import type { HostState } from '../../agent/change.ts';
 import { nodeState, unconfigured } from '../../agent/node-state.ts';
 import type { Proof } from '../../agent/proof.ts';
+import { failedBy } from '../../agent/reason-code.ts';
+import { fileProblem } from '../../process/file-problem.ts';
 import { configOf } from './node-files.ts';
 
 const CONFIG = configOf('upstreams: { docker.io: {}, ghcr.io: {} }');
@@ -85,7 +87,30 @@ suite('what is said of a node', () => {
     assert.deepEqual(nodeState(configOf('enabled: false\nupstreams: { docker.io: {} }'), states, undefined), {
       mirror: 'off',
       upstreams: new Map(),
+      reasons: new Map(),
     });
+  });
+
+  test('has a word for each upstream that is not as it is to be', () => {
+    const full = fileProblem('write', '/f', Object.assign(new Error('no space'), { code: 'ENOSPC' }));
+    const states = new Map<string, HostState>([
+      ['a.io', GOOD],
+      ['b.io', EDITED],
+      ['c.io', failedBy(new Error('b.io: cannot write', { cause: full }), 'cannot write')],
+      ['d.io', failedBy(new Error('of another kind'), 'of another kind')],
+      ['e.io', { kind: 'unsupported', reason: 'F is written by k3s', code: 'generated-file' }],
+      ['f.io', ILL],
+    ]);
+    const reasons = (proof: Proof): object => Object.fromEntries(nodeState(CONFIG, states, proof).reasons);
+    const words = {
+      'b.io': 'user-file',
+      'c.io': 'ENOSPC',
+      'd.io': 'error',
+      'e.io': 'generated-file',
+      'f.io': 'mirror-ill',
+    };
+    assert.deepEqual(reasons(PROVEN), words);
+    assert.deepEqual(reasons({ kind: 'bypassed', reason: 'R' }), { 'a.io': 'not-obeyed', ...words });
   });
 
   test('on which nothing is written', () => {

@@ -139,7 +139,13 @@ suite('an agent in a cluster', () => {
       api.kubectl('get', 'node', OWN, '--output', `jsonpath={.metadata.${path}}`);
 
     const upstreams = new Map([['docker.io', 'configured']]);
-    reporter.report({ mirror: 'configured', configHash: '0'.repeat(64), isDoorOpen: true, upstreams });
+    reporter.report({
+      mirror: 'configured',
+      configHash: '0'.repeat(64),
+      isDoorOpen: true,
+      upstreams,
+      reasons: new Map(),
+    });
     const label = 'labels.weir\\.dev/mirror';
     await eventually('the node has its label', async () => (await read(label)) === 'configured');
     assert.equal(await read('annotations.weir\\.dev/upstreams'), '{"docker.io":"configured"}');

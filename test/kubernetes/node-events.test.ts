@@ -13,11 +13,18 @@ const NODE = '/api/v1/nodes/node1';
 const EVENTS = '/api/v1/namespaces/default/events';
 const configHash = 'abcdef0123456789';
 const upstreams = new Map([['docker.io', 'configured']]);
-const CONFIGURED: NodeReport = { mirror: 'configured', configHash, isDoorOpen: false, upstreams };
+const CONFIGURED: NodeReport = {
+  mirror: 'configured',
+  configHash,
+  isDoorOpen: false,
+  reasons: new Map(),
+  upstreams,
+};
 const FALLBACK: NodeReport = {
   mirror: 'fallback',
   configHash,
   isDoorOpen: false,
+  reasons: new Map(),
   upstreams,
   reason: 'quay.io: failed: no space',
 };

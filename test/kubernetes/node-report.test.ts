@@ -14,6 +14,7 @@ const CONFIGURED: NodeReport = {
   mirror: 'configured',
   configHash: 'abcdef0123456789',
   isDoorOpen: false,
+  reasons: new Map(),
   upstreams: new Map([
     ['quay.io', 'configured'],
     ['docker.io', 'configured'],
@@ -23,6 +24,7 @@ const BAD: NodeReport = {
   mirror: 'fallback',
   configHash: 'abcdef0123456789',
   isDoorOpen: false,
+  reasons: new Map([['docker.io', 'runtime']]),
   reason: 'x'.repeat(5_000),
   upstreams: new Map([['docker.io', 'unsupported']]),
 };
@@ -41,6 +43,7 @@ test('a report that says nothing new is not written again', async (t) => {
   assert.deepEqual(api.get(NODE)?.metadata?.['annotations'], {
     'weir.dev/config': 'abcdef012345',
     'weir.dev/mirror-reason': 'x'.repeat(1_000),
+    'weir.dev/reasons': '{"docker.io":"runtime"}',
     'weir.dev/upstreams': '{"docker.io":"unsupported"}',
   });
 });
