@@ -130,6 +130,7 @@ weir
   .option('--daemon-set <namespace/name>', 'its own; once that is deleted, the node is restored at the end')
   .option('--registry-service <namespace/name>', "the registry's Service, with a port named registry")
   .option('--door <host:port>', 'address on the node from which pulls are forwarded to ready replicas')
+  .option('--replica <host:port>', 'one replica, instead of --registry-service; may be repeated', repeated)
   .option('--mirror-ca <file>', 'PEM of the authority that signs the certificate of --mirror https://HOST')
   .option('--host-ip <address>', "the node's address, for --mirror nodePort")
   .option('--cri-socket <path>', "the runtime's, a path of the node, instead of what is found")
@@ -328,11 +329,13 @@ function needed(value: string | undefined, [flag]: readonly [flag: string, descr
 
 /** @throws UsageError when a flag is given that means nothing without a ConfigMap. */
 function refuseClusterFlags(given: Partial<NodeAgentFlags>): void {
-  const { node, daemonSet, registryService, door, mirrorCa, hostIp, criSocket, hostRoot, lease } = given;
+  const { node, daemonSet, registryService, replica, door, mirrorCa, hostIp, criSocket, hostRoot, lease } =
+    given;
   const flags = {
     '--node': node,
     '--daemon-set': daemonSet,
     '--registry-service': registryService,
+    '--replica': replica,
     '--door': door,
     '--mirror-ca': mirrorCa,
     '--host-ip': hostIp,
@@ -343,6 +346,10 @@ function refuseClusterFlags(given: Partial<NodeAgentFlags>): void {
   for (const [flag, value] of Object.entries(flags))
     if (value !== undefined)
       throw new UsageError(`${flag} is for an agent of a cluster, which has --config-map`);
+}
+
+function repeated(text: string, before: readonly string[] = []): readonly string[] {
+  return [...before, text];
 }
 
 /** Reads `90` or `90s`. */

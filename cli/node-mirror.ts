@@ -20,6 +20,8 @@ import { parseObjectName } from './object-name.ts';
 
 export interface MirrorFlags {
   readonly registryService?: string;
+  /** Of the registry, instead of those behind a Service. */
+  readonly replica?: readonly string[];
   readonly door?: string;
   /** `service`, `nodePort` or a URL, instead of the door. */
   readonly mirror?: string;
@@ -33,24 +35,30 @@ const RETRY_MS = 3_000;
 
 /** What the files of a node are to name. */
 export type WantedMirror =
-  | { readonly kind: 'door'; readonly address: Address; readonly service: ObjectName }
+  | { readonly kind: 'door'; readonly address: Address; readonly replicas: ObjectName | readonly Address[] }
   | { readonly kind: 'service'; readonly service: ObjectName }
   | { readonly kind: 'nodePort'; readonly service: ObjectName; readonly nodeAddress: string }
   | { readonly kind: 'url'; readonly url: string; readonly ca?: string };
 
 /** @throws UsageError when the flags do not say what files are to name. */
 export async function wantedMirror(flags: MirrorFlags): Promise<WantedMirror> {
-  const { door, mirror, mirrorCa, registryService, hostIp } = flags;
+  const { door, mirror, mirrorCa, registryService, replica, hostIp } = flags;
   if ((door === undefined) === (mirror === undefined))
     throw new UsageError('give either --door HOST:PORT or --mirror service|nodePort|URL');
   // containerd tries a plain HTTP address over TLS first when there is a CA for it.
   if (mirrorCa !== undefined && mirror?.startsWith('https://') !== true)
     throw new UsageError('--mirror-ca is for --mirror https://HOST');
+  if (replica !== undefined && (door === undefined || registryService !== undefined))
+    throw new UsageError('--replica is for --door, instead of --registry-service');
   const service = (): ObjectName => {
-    if (registryService === undefined) throw new UsageError('--registry-service is missing');
+    if (registryService === undefined)
+      throw new UsageError(
+        `--registry-service is missing${door === undefined ? '' : ', or --replica HOST:PORT of each replica'}`,
+      );
     return parseObjectName(registryService, '--registry-service');
   };
-  if (door !== undefined) return { kind: 'door', address: doorAddress(door), service: service() };
+  if (door !== undefined)
+    return { kind: 'door', address: doorAddress(door), replicas: replica?.map(replicaAddress) ?? service() };
   if (mirror === 'service') return { kind: 'service', service: service() };
   if (mirror === 'nodePort') {
     if (hostIp === undefined || isIP(hostIp) === 0)
@@ -90,6 +98,13 @@ function doorAddress(text: string): Address {
     throw new UsageError(
       `--door takes an address that only this node reaches, such as 127.0.0.1:5700, not "${text}"`,
     );
+  return address;
+}
+
+function replicaAddress(text: string): Address {
+  const address = parseAddress(text);
+  if (address.host === '' || address.port === 0)
+    throw new UsageError(`--replica takes the HOST:PORT of one replica of the registry, not "${text}"`);
   return address;
 }
 
@@ -164,12 +179,7 @@ async function tryMirror({
     return { url, moved: moved.promise, close: async () => watch.close() };
   }
   const door = await Door.open({ address: wanted.address, log, metrics });
-  const replicas = watchReplicas({
-    kubernetes,
-    service: wanted.service,
-    changed: (ready) => door.setReplicas(ready),
-    log,
-  });
+  const replicas = nameReplicas(door, wanted.replicas, { kubernetes, log });
   return {
     url: door.url,
     moved: NEVER,
@@ -178,6 +188,18 @@ async function tryMirror({
       await door.close();
     },
   };
+}
+
+/** Of a list, the door itself finds out who is ready. */
+function nameReplicas(
+  door: Door,
+  replicas: ObjectName | readonly Address[],
+  to: { readonly kubernetes: Kubernetes; readonly log: Logger },
+): { close(): void } {
+  if ('name' in replicas)
+    return watchReplicas({ ...to, service: replicas, changed: (ready) => door.setReplicas(ready) });
+  door.setReplicas(replicas);
+  return { close: () => undefined };
 }
 
 const NEVER = new Promise<never>(() => undefined);

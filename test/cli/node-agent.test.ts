@@ -9,7 +9,7 @@ import { pino } from 'pino';
 import * as z from 'zod';
 import { type NodeAgentFlags, runNodeAgent } from '../../cli/node-agent.ts';
 import { CANARY_HOST } from '../../oci/canary.ts';
-import { until } from '../agent/scripted-replica.ts';
+import { startReplica, until } from '../agent/scripted-replica.ts';
 import { freePort } from '../containerd/port.ts';
 import { refuse, ScriptedApi } from '../kubernetes/scripted-api.ts';
 import { type RunningWeir, startWeir } from '../support/weir-command.ts';
@@ -260,6 +260,21 @@ suite('the agent of a node', { concurrency: 3 }, () => {
     assert.ok(existsSync(join(node.root, 'etc/elsewhere/docker.io/hosts.toml')));
   });
 
+  test('goes to the replicas that it is given in place of a Service, past those that are not there', async (t) => {
+    const node = await prepare(t);
+    const replica = await startReplica(t, (socket) =>
+      socket.end('HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n'),
+    );
+    const list = [await freePort(), replica.port].flatMap((port) => ['--replica', `127.0.0.1:${port}`]);
+    const door = `127.0.0.1:${node.port}`;
+    await node.start(['--door', door, ...list]);
+    await until(() => node.label() === 'configured');
+    const { status } = await fetch(`http://${door}/v2/docker.io/library/busybox/manifests/latest`);
+    assert.equal(status, 404);
+    assert.equal(replica.requests.filter((head) => head.includes('busybox')).length, 1);
+    assert.ok(!node.api.requests.some(({ path }) => path.includes('endpointslices')));
+  });
+
   test('follows the last of many edits, and keeps that one', async (t) => {
     const node = await prepare(t);
     await node.start();
@@ -299,7 +314,11 @@ suite('of wrong flags', () => {
   const table: readonly (readonly [NodeAgentFlags, RegExp])[] = [
     [rest, /give either --door HOST:PORT or --mirror/],
     [{ ...door, mirror: 'service' }, /give either --door HOST:PORT or --mirror/],
-    [serviceless, /--registry-service is missing/],
+    [serviceless, /--registry-service is missing, or --replica HOST:PORT of each replica/],
+    [{ ...door, replica: ['10.0.0.1:5000'] }, /--replica is for --door, instead of --registry-service/],
+    [{ ...rest, mirror: 'service', replica: ['10.0.0.1:5000'] }, /--replica is for --door/],
+    [{ ...serviceless, replica: ['10.0.0.1:0'] }, /--replica takes the HOST:PORT of one replica/],
+    [{ ...serviceless, replica: [':5000'] }, /--replica takes the HOST:PORT of one replica/],
     [{ ...door, door: ':5700' }, /--door takes an address that only this node reaches/],
     [{ ...door, door: '10.0.0.1:5700' }, /--door takes an address that only this node reaches/],
     [{ ...door, door: '127.0.0.1:0' }, /--door takes an address that only this node reaches/],
@@ -380,8 +399,7 @@ async function prepare(t: TestContext) {
       process.env['KUBECONFIG'] = api.kubeconfig;
       const names = ['--config-map', 'weir/weir', '--node', 'node1', '--daemon-set', 'weir/weir-agent'];
       const more = [
-        '--registry-service',
-        'weir/weir-registry',
+        ...(mirror.includes('--replica') ? [] : ['--registry-service', 'weir/weir-registry']),
         '--cri-socket',
         '/cri.sock',
         '--host-root',
