@@ -4,7 +4,8 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { mkdir, writeFile } from 'node:fs/promises';
-import { connect, createServer, type Socket } from 'node:net';
+import { createServer as createHttpServer } from 'node:http';
+import { connect, createServer, type Server, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { after, before, describe, it, type TestContext } from 'node:test';
 import { pino } from 'pino';
@@ -27,8 +28,12 @@ const runnable = impossible === undefined ? versions.filter((version) => !lackin
 
 const main = join(import.meta.dirname, '..', '..', 'cli', 'main.ts');
 const host = '127.0.0.1';
-/** Without the door, a registry that hangs costs 90 s and more. This allows for a machine that is busy. */
-const PATIENCE_MS = 10_000;
+/**
+ * What an ill registry may cost a pull, beside one in the same moment that knows of no mirror. Without the door, one that
+ * hangs costs 90 s and more. Time is what is promised here, so it is what is tested, twice on a machine that is busy.
+ */
+const COST_MS = 1_000;
+const ATTEMPTS = 2;
 
 describe('containerd pulls through the door of an ill registry', { skip: runnable.length === 0 }, () => {
   let scratch: string;
@@ -67,14 +72,13 @@ describe('containerd pulls through the door of an ill registry', { skip: runnabl
     describe(`containerd ${version}`, () => {
       let containerd: Containerd;
       let certs: string;
-      let direct: number;
 
       before(async () => {
         certs = join(scratch, version, 'certs.d');
         await mkdir(certs, { recursive: true });
         containerd = await startContainerd(version, certs, join(scratch, version));
         await writeHosts(certs, hub);
-        direct = await timeOfPull(containerd);
+        await timeOfPull(containerd);
         await writeHosts(certs, hub, door.url);
       });
 
@@ -95,16 +99,15 @@ describe('containerd pulls through the door of an ill registry', { skip: runnabl
 
       it('goes on to the upstream when the registry hangs, and comes back to it', async (t) => {
         process.kill(registry.pid, 'SIGSTOP');
-        await illPull(t, 'silent');
+        await illPull(t, 'silent', line.port);
         process.kill(registry.pid, 'SIGCONT');
         await isBack();
         await wellPull();
       });
 
       it('goes on to the upstream when the registry refuses connections', async (t) => {
-        door.setReplicas([{ host, port: registryPort }]);
         await registry.stop('SIGKILL');
-        await illPull(t, 'failed');
+        await illPull(t, 'failed', registryPort);
         registry = await startRegistry();
         await isBack();
         await wellPull();
@@ -113,22 +116,28 @@ describe('containerd pulls through the door of an ill registry', { skip: runnabl
 
       it('goes on to the upstream when the registry resets connections', async (t) => {
         line.isCut = true;
-        await illPull(t, 'failed');
+        await illPull(t, 'failed', line.port);
         line.isCut = false;
         await isBack();
         await wellPull();
       });
 
       it('goes on to the upstream when packets to the registry vanish', async (t) => {
-        door.setReplicas([{ host, port: await startBlackHole(t) }]);
-        await illPull(t, 'failed');
+        await illPull(t, 'failed', await startBlackHole(t));
         door.setReplicas([{ host, port: line.port }]);
       });
 
+      for (const status of [500, 503])
+        it(`goes on to the upstream when the registry answers ${status} at once`, async (t) => {
+          await illPull(t, 'declined', await startRefusing(t, status));
+          door.setReplicas([{ host, port: line.port }]);
+        });
+
       it('goes on to the upstream when the registry hangs amid a layer', async (t) => {
-        // More than the manifests and the configuration, less than the layer.
-        line.freezeAfter = 4_000_000;
-        await illPull(t, 'silent');
+        await illPull(t, 'silent', line.port, () => {
+          // More than the manifests and the configuration, less than the layer.
+          line.freezeAfter = 4_000_000;
+        });
         const resumed = hub
           .requests()
           .filter(({ path, status }) => path.includes('/blobs/') && status === 206);
@@ -138,15 +147,30 @@ describe('containerd pulls through the door of an ill registry', { skip: runnabl
         await wellPull();
       });
 
-      /** A pull that the registry fails. */
-      async function illPull(t: TestContext, outcome: string): Promise<void> {
-        hub.forget();
-        const before = await countOf(outcome);
-        const took = await timeOfPull(containerd);
-        t.diagnostic(`${Math.round(took)} ms, without a mirror ${Math.round(direct)} ms`);
-        assert.notDeepEqual(asked(), [], 'the upstream was asked');
-        assert.ok((await countOf(outcome)) > before, `the door counted ${outcome}`);
-        assert.ok(took < direct + PATIENCE_MS, `it took ${took} ms, and ${direct} ms without a mirror`);
+      /** A pull that the registry fails, beginning in the moment in which it does. */
+      async function illPull(
+        t: TestContext,
+        outcome: string,
+        port: number,
+        prepare: () => void = () => undefined,
+      ): Promise<void> {
+        let cost = Number.POSITIVE_INFINITY;
+        for (let attempt = 1; attempt <= ATTEMPTS && cost > COST_MS; attempt++) {
+          await writeHosts(certs, hub);
+          const direct = await timeOfPull(containerd);
+          await writeHosts(certs, hub, door.url);
+          // A replica of which nothing is known yet.
+          door.setReplicas([]);
+          door.setReplicas([{ host, port }]);
+          prepare();
+          hub.forget();
+          const before = await countOf(outcome);
+          cost = (await timeOfPull(containerd)) - direct;
+          t.diagnostic(`${Math.round(cost)} ms more than the ${Math.round(direct)} ms without a mirror`);
+          assert.notDeepEqual(asked(), [], 'the upstream was asked');
+          assert.ok((await countOf(outcome)) > before, `the door counted ${outcome}`);
+        }
+        assert.ok(cost <= COST_MS, `it cost ${cost} ms`);
       }
 
       async function wellPull(): Promise<void> {
@@ -204,6 +228,16 @@ async function writeHosts(certs: string, upstream: Upstream, mirror?: string): P
   );
 }
 
+/** Its `/livez` is well, as of a registry whose store is not. */
+async function startRefusing(t: TestContext, status: number): Promise<number> {
+  const server = createHttpServer(({ url }, response) =>
+    response.writeHead(url === '/livez' ? 200 : status).end(),
+  ).listen(0, host);
+  t.after(() => server.close().closeAllConnections());
+  await once(server, 'listening');
+  return portOf(server.address());
+}
+
 /** The way to the registry, on which a test has its hand. */
 interface Line {
   readonly port: number;
@@ -242,11 +276,9 @@ async function startLine(registryPort: number): Promise<Line> {
   }).listen(0, host);
   let passed = 0;
   await once(server, 'listening');
-  const address = server.address();
-  if (address === null || typeof address === 'string') throw new Error('the line does not listen');
   let freezeAfter = Number.POSITIVE_INFINITY;
   const line: Line = {
-    port: address.port,
+    port: portOf(server.address()),
     isCut: false,
     get freezeAfter() {
       return freezeAfter;
@@ -261,4 +293,9 @@ async function startLine(registryPort: number): Promise<Line> {
     },
   };
   return line;
+}
+
+function portOf(address: ReturnType<Server['address']>): number {
+  if (address === null || typeof address === 'string') throw new Error('the server does not listen');
+  return address.port;
 }
