@@ -2,7 +2,7 @@ import { once } from 'node:events';
 import { createInterface } from 'node:readline';
 import { setTimeout } from 'node:timers/promises';
 import * as z from 'zod';
-import { CONFIG_ANNOTATION } from '../kubernetes/node-report.ts';
+import { CONFIG_ANNOTATION } from '../kubernetes/node-annotations.ts';
 import type { NodesCluster } from './nodes-cluster.ts';
 
 const LOOK_EVERY_MS = 100;

@@ -1,6 +1,6 @@
 import type { Kubernetes, ObjectOf } from './api.ts';
 import { apiProblem, type ObjectName, statusOf } from './client.ts';
-import { MIRROR_LABEL, REASON_ANNOTATION } from './node-report.ts';
+import { MIRROR_LABEL, REASON_ANNOTATION } from './node-annotations.ts';
 
 /** One agent's Pod. */
 export interface AgentPod {

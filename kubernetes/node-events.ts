@@ -2,7 +2,7 @@ import type { Logger } from 'pino';
 import { Latest } from '../process/latest.ts';
 import { pauseUnlessStopped } from '../process/pause.ts';
 import type { Kubernetes, ObjectOf } from './api.ts';
-import { MIRROR_LABEL, type NodeReport, PROOF_ANNOTATION } from './node-report.ts';
+import { MIRROR_LABEL, type NodeReport, PROOF_ANNOTATION } from './node-annotations.ts';
 import { parseUpstreams, UPSTREAMS_ANNOTATION } from './node-upstreams.ts';
 import { reportEvent } from './report-event.ts';
 

@@ -3,40 +3,8 @@ import type { Logger } from 'pino';
 import { Latest } from '../process/latest.ts';
 import type { Kubernetes, ObjectOf } from './api.ts';
 import { apiProblem } from './client.ts';
+import { type NodeReport, PARTING_PATCH, patchOf, patchOfEnd } from './node-annotations.ts';
 import type { NodeEvents } from './node-events.ts';
-import { formatUpstreams, REASONS_ANNOTATION, UPSTREAMS_ANNOTATION } from './node-upstreams.ts';
-
-/** `kubectl get nodes -L weir.dev/mirror` */
-export const MIRROR_LABEL = 'weir.dev/mirror';
-/** First 12 hex digits of the SHA-256 of the configuration in force on the node. */
-export const CONFIG_ANNOTATION = 'weir.dev/config';
-/** Whether the runtime was seen to obey: `proven`, `bypassed` or `unproven`. */
-export const PROOF_ANNOTATION = 'weir.dev/proof';
-/** Why the label does not say `configured`, or the proof not `proven`. */
-export const REASON_ANNOTATION = 'weir.dev/mirror-reason';
-/** `open` while the door listens on the node, so that a name which leads there can be pulled; away otherwise. */
-export const DOOR_ANNOTATION = 'weir.dev/door';
-
-/**
- * - `configured`: pulls of every configured upstream go as the configuration says;
- * - `fallback`: some do not, and the reason says which;
- * - `off`: the configuration says `enabled: false`.
- */
-export type NodeMirror = 'configured' | 'fallback' | 'off';
-
-export interface NodeReport {
-  readonly mirror: NodeMirror;
-  /** SHA-256 of the configuration in force, in hex. */
-  readonly configHash: string;
-  readonly reason?: string;
-  readonly proof?: string;
-  /** Whether the door listens on the node. */
-  readonly isDoorOpen: boolean;
-  /** How each configured upstream stands on the node (`docker.io` → `configured`); none when weir is switched off. */
-  readonly upstreams: ReadonlyMap<string, string>;
-  /** Of those that are not as the configuration says, why in a word. */
-  readonly reasons: ReadonlyMap<string, string>;
-}
 
 export interface NodeReporterOptions {
   /** Is told of what was written. Closed with the reporter. */
@@ -49,7 +17,6 @@ export interface NodeReporterOptions {
   readonly againMs?: number;
 }
 
-const MAX_REASON = 1_000;
 /** An edit reaches all nodes at once, and is followed by a proof on each of them. */
 const GATHER_MS = 1_000;
 /** Of all nodes. Whoever watches nodes, as a proxy or a network may on each of them, hears of every one. */
@@ -110,10 +77,7 @@ export class NodeReporter {
    */
   async conclude(reason?: string): Promise<void> {
     await this.close();
-    const change =
-      reason === undefined
-        ? patch({ mirror: null, config: null, reason: null, proof: null, ...OVER })
-        : patch({ mirror: 'fallback', reason: shortened(reason), proof: null, ...OVER });
+    const change = patchOfEnd(reason);
     for (let attempt = 1; ; attempt++) {
       try {
         await this.#patch(change);
@@ -133,7 +97,7 @@ export class NodeReporter {
     const patience = new AbortController();
     try {
       await Promise.race([
-        this.#patch({ metadata: { annotations: { [DOOR_ANNOTATION]: null } } }),
+        this.#patch(PARTING_PATCH),
         pause(PARTING_MS, undefined, patience).then(() => {
           throw new Error(`no answer within ${PARTING_MS / 1000} s`);
         }),
@@ -189,45 +153,4 @@ export class NodeReporter {
       throw apiProblem(`label node ${this.#node}`, error);
     }
   }
-}
-
-function shortened(reason: string | undefined): string | null {
-  return reason?.slice(0, MAX_REASON) ?? null;
-}
-
-function patchOf({ mirror, configHash, reason, proof, isDoorOpen, upstreams, reasons }: NodeReport): object {
-  return patch({
-    mirror,
-    config: configHash.slice(0, 12),
-    reason: shortened(reason),
-    proof: proof ?? null,
-    door: isDoorOpen ? 'open' : null,
-    upstreams: formatUpstreams(upstreams),
-    reasons: reasons.size === 0 ? null : formatUpstreams(reasons),
-  });
-}
-
-/** Of a node without files of weir. */
-const OVER = { door: null, upstreams: null, reasons: null } as const;
-
-/** `null` takes away, what is missing stays as it is. */
-function patch(of: {
-  readonly mirror: NodeMirror | null;
-  readonly config?: string | null;
-  readonly reason: string | null;
-  readonly proof: string | null;
-  readonly door: 'open' | null;
-  readonly upstreams: string | null;
-  readonly reasons: string | null;
-}): object {
-  const { mirror, config, reason, proof, door, upstreams, reasons } = of;
-  const annotations = {
-    [CONFIG_ANNOTATION]: config,
-    [REASON_ANNOTATION]: reason,
-    [PROOF_ANNOTATION]: proof,
-    [DOOR_ANNOTATION]: door,
-    [UPSTREAMS_ANNOTATION]: upstreams,
-    [REASONS_ANNOTATION]: reasons,
-  };
-  return { metadata: { labels: { [MIRROR_LABEL]: mirror }, annotations } };
 }

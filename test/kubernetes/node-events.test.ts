@@ -4,8 +4,9 @@ import { type TestContext, test } from 'node:test';
 import { pino } from 'pino';
 import * as z from 'zod';
 import { connectKubernetes } from '../../kubernetes/client.ts';
+import type { NodeReport } from '../../kubernetes/node-annotations.ts';
 import { eventReason, type NodeEventReason, NodeEvents } from '../../kubernetes/node-events.ts';
-import { type NodeReport, NodeReporter } from '../../kubernetes/node-report.ts';
+import { NodeReporter } from '../../kubernetes/node-report.ts';
 import { until } from '../agent/scripted-replica.ts';
 import { ScriptedApi } from './scripted-api.ts';
 
