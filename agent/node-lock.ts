@@ -2,18 +2,12 @@ import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import { stat } from 'node:fs/promises';
 import { createServer, type Server } from 'node:net';
+import { resolve } from 'node:path';
 import { platform } from 'node:process';
-import type { Logger } from 'pino';
 import { codeOf, fileProblem } from '../process/file-problem.ts';
 import { pauseUnlessStopped } from '../process/pause.ts';
-import { pathOnNode } from './node-root.ts';
-
-interface LockedPlace {
-  /** Where the node's file system is mounted, and the state directory below it: both as they really are. */
-  readonly root: string;
-  readonly stateDir: string;
-  readonly log: Logger;
-}
+import { pathOnNode, resolveOnNode } from './node-root.ts';
+import type { NodePlace } from './state.ts';
 
 /** Far longer than anybody works on a node's files; whoever has it then hangs, or is no weir. */
 const PATIENCE_MS = 30_000;
@@ -27,7 +21,7 @@ const AGAIN_MS = 25;
  * whatever container: it goes with its process, however that ends, and is no file that could be left behind.
  */
 export async function withNodeLock<Result>(
-  place: LockedPlace,
+  place: NodePlace,
   act: () => Promise<Result>,
   stop: AbortSignal = new AbortController().signal,
 ): Promise<Result> {
@@ -40,7 +34,7 @@ export async function withNodeLock<Result>(
 }
 
 /** `undefined`: to be done without, since it is not to be had. */
-async function take(place: LockedPlace, stop: AbortSignal): Promise<Server | undefined> {
+async function take(place: NodePlace, stop: AbortSignal): Promise<Server | undefined> {
   const path = `\0weir/${await identityOf(place)}`;
   const until = performance.now() + PATIENCE_MS;
   while (!stop.aborted) {
@@ -67,12 +61,14 @@ async function release(lock: Server): Promise<void> {
 }
 
 /** The same, however the node's file system is mounted. */
-async function identityOf({ root, stateDir }: LockedPlace): Promise<string> {
+async function identityOf({ root: given = '/', stateDir }: NodePlace): Promise<string> {
+  const root = resolve(given);
+  const real = await resolveOnNode(root, pathOnNode(root, resolve(stateDir)));
   const { dev, ino } = await stat(root).catch((error: unknown) => {
     throw fileProblem('look at', root, error);
   });
   return createHash('sha256')
-    .update(`${dev}:${ino}:${pathOnNode(root, stateDir)}`)
+    .update(`${dev}:${ino}:${pathOnNode(root, real)}`)
     .digest('hex')
     .slice(0, 32);
 }

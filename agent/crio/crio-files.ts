@@ -15,6 +15,7 @@ import type { Change, HostState } from '../change.ts';
 import { type DiskFile, readDiskFile } from '../disk-file.ts';
 import { hangUpBelow, Reloader, type SendHangUp } from '../hang-up.ts';
 import { type Memory, MemoryFile } from '../memory.ts';
+import { withNodeLock } from '../node-lock.ts';
 import { pathOnNode } from '../node-root.ts';
 import type { Outcome, RuntimeFiles, Wanted } from '../runtime-files.ts';
 import { type NodeView, viewNode } from '../runtimes/node-view.ts';
@@ -59,11 +60,19 @@ export class CrioFiles implements RuntimeFiles {
     });
   }
 
-  async apply(wanted: Wanted, signal?: AbortSignal): Promise<Outcome> {
+  apply(wanted: Wanted, signal?: AbortSignal): Promise<Outcome> {
+    return withNodeLock(this.#place, () => this.#apply(wanted, signal), signal);
+  }
+
+  restore(): Promise<readonly Change[]> {
+    return withNodeLock(this.#place, () => this.#restoreAll());
+  }
+
+  async #apply(wanted: Wanted, signal?: AbortSignal): Promise<Outcome> {
     const plan = await this.#plan(wanted);
     const { entries, states, canary } = plan;
     if (plan.isUnreadable === true && states.size > 0) return { changes: [], states, canary, failures: [] };
-    if (entries.length === 0) return { changes: await this.restore(), states, canary, failures: [] };
+    if (entries.length === 0) return { changes: await this.#restoreAll(), states, canary, failures: [] };
     const mirror = endpointLocation({ origin: new URL(wanted.mirror).origin, repositoryPrefix: '' }).location;
     const text = markDropIn(formatDropIn(entries), mirror);
     const done = await this.#write(text, mirror);
@@ -74,7 +83,7 @@ export class CrioFiles implements RuntimeFiles {
     return { changes, ...withState({ states, canary }, state), failures: [] };
   }
 
-  async restore(): Promise<readonly Change[]> {
+  async #restoreAll(): Promise<readonly Change[]> {
     try {
       return await this.#restore();
     } catch (error) {

@@ -15,6 +15,7 @@ import type { Change, HostState } from '../change.ts';
 import { type DiskFile, readDiskFile } from '../disk-file.ts';
 import { hangUpBelow, type SendHangUp } from '../hang-up.ts';
 import { type Memory, MemoryFile } from '../memory.ts';
+import { withNodeLock } from '../node-lock.ts';
 import { pathOnNode, resolveOnNode } from '../node-root.ts';
 import { idOf, type Original, removeOriginal, restoreOriginal, saveOriginal } from '../original.ts';
 import type { Outcome, RuntimeFiles, Wanted } from '../runtime-files.ts';
@@ -40,7 +41,15 @@ export class DockerFiles implements RuntimeFiles {
     this.#dockerd = new Dockerd({ ...dockerd, root, send: signal ?? hangUpBelow(root) });
   }
 
-  async apply(wanted: Wanted, signal?: AbortSignal): Promise<Outcome> {
+  apply(wanted: Wanted, signal?: AbortSignal): Promise<Outcome> {
+    return withNodeLock(this.#place, () => this.#apply(wanted, signal), signal);
+  }
+
+  restore(): Promise<readonly Change[]> {
+    return withNodeLock(this.#place, () => this.#restoreAll());
+  }
+
+  async #apply(wanted: Wanted, signal?: AbortSignal): Promise<Outcome> {
     const { config } = wanted;
     const states = new Map<string, HostState>();
     for (const host of config.enabled ? config.upstreams.keys() : [])
@@ -51,7 +60,7 @@ export class DockerFiles implements RuntimeFiles {
     if (typeof url !== 'string' || sight.kind === 'unfit') {
       const state = typeof url === 'string' && sight.kind === 'unfit' ? unsupported(sight.reason) : url;
       if (typeof state === 'object') states.set(DOCKER_HUB, state);
-      changes = await this.restore();
+      changes = await this.#restoreAll();
     } else {
       const done = await this.#write(sight.file, url, signal);
       states.set(DOCKER_HUB, done.state);
@@ -62,7 +71,7 @@ export class DockerFiles implements RuntimeFiles {
     return { changes, states, canary: undefined, failures: [] };
   }
 
-  async restore(): Promise<readonly Change[]> {
+  async #restoreAll(): Promise<readonly Change[]> {
     try {
       return await this.#restore();
     } catch (error) {
@@ -95,7 +104,7 @@ export class DockerFiles implements RuntimeFiles {
   async #write(file: string, url: string, signal?: AbortSignal): Promise<Done> {
     const memoryFile = await MemoryFile.open(this.#place, 'docker');
     const known = await memoryFile.load(this.#place.log);
-    if (known !== undefined && known.file !== file) await this.restore();
+    if (known !== undefined && known.file !== file) await this.#restoreAll();
     const memory = known?.file === file ? known : undefined;
     const { path, disk } = await this.#look(file);
     if (disk.kind === 'file' && !disk.isUtf8) return left(file, 'not UTF-8');

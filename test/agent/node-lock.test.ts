@@ -1,13 +1,17 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { symlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { execPath } from 'node:process';
 import { test } from 'node:test';
 import { pino } from 'pino';
+import { CrioFiles } from '../../agent/crio/crio-files.ts';
+import { DockerFiles } from '../../agent/docker/docker-files.ts';
 import { withNodeLock } from '../../agent/node-lock.ts';
 import { rollback } from '../../agent/rollback.ts';
 import { settle } from '../../agent/state.ts';
+import { makeScratch, removeScratch } from '../tools/scratch.ts';
 import { makeNode } from './node-files.ts';
 
 const HUB = 'upstreams: { docker.io: {} }';
@@ -38,6 +42,26 @@ test('a rollback waits for another process that works on the same node, and not 
   assert.equal(await node.read('docker.io/hosts.toml'), USERS);
 });
 
+test('it is the same lock however the state directory is written, and whichever runtime is told', async (t) => {
+  const scratch = await makeScratch();
+  t.after(() => removeScratch(scratch));
+  await symlink('/opt/weir', join(scratch, 'state'));
+  const log = pino({ level: 'silent' });
+  const released = Promise.withResolvers<void>();
+  const place = await settle({ root: scratch, certsDir: '/certs.d', stateDir: '/opt/weir', log });
+  const work = withNodeLock(place, () => released.promise);
+  const ends: string[] = [];
+  const restored = [CrioFiles, DockerFiles].map(async (Files) => {
+    await new Files({ root: scratch, stateDir: '/state', log }).restore();
+    ends.push(Files.name);
+  });
+  await withNodeLock({ root: scratch, stateDir: '/elsewhere', log }, () => Promise.resolve());
+  assert.deepEqual(ends, []);
+  released.resolve();
+  await Promise.all([work, ...restored]);
+  assert.deepEqual(new Set(ends), new Set(['CrioFiles', 'DockerFiles']));
+});
+
 test('the lock of a process that was killed is free', async (t) => {
   const node = await settle(await makeNode(t));
   const { root, stateDir } = node;
@@ -47,7 +71,7 @@ test('the lock of a process that was killed is free', async (t) => {
     await withNodeLock(place, () => { console.log('held'); return new Promise(() => undefined); });`;
   const child = spawn(execPath, ['--input-type=module', '--eval', script]);
   t.after(() => child.kill('SIGKILL'));
-  await once(child.stdout, 'data');
+  await once(child.stdout, 'data', { signal: AbortSignal.timeout(20_000) });
   const log = pino({ level: 'silent' });
   const taken = withNodeLock({ root, stateDir, log }, () => Promise.resolve(child.killed));
   child.kill('SIGKILL');
