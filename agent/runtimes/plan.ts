@@ -7,8 +7,8 @@ import { codeOf, fileProblem, messageOf } from '../../process/file-problem.ts';
 import type { HostState } from '../change.ts';
 import { restoreRuntimeConfiguration } from '../configure/restore.ts';
 import type { Target } from '../configure/target.ts';
+import { restoreFormer } from '../former-directories.ts';
 import { resolveOnNode } from '../node-root.ts';
-import { restoreNode } from '../restore-node.ts';
 import type { RuntimeFiles } from '../runtime-files.ts';
 import type { NodePlace } from '../state.ts';
 import { filesOf } from './files-of.ts';
@@ -116,7 +116,7 @@ async function leave(
 ): Promise<readonly string[]> {
   const problems: string[] = [];
   const note = (error: unknown): void => void problems.push(messageOf(error));
-  await restoreNode(place, [], inUse).catch(note);
+  await restoreFormer(place, inUse).catch(note);
   if (!configureRuntime) await restoreRuntimeConfiguration(place).catch(note);
   return problems;
 }
