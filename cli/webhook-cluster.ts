@@ -6,8 +6,9 @@ import { PodEvents } from '../kubernetes/pod-events.ts';
 import { PodGate } from '../kubernetes/pod-gate.ts';
 import { patchPod, readPod, WaitingPods } from '../kubernetes/pod-index.ts';
 import { watchAnnotatedNamespaces } from '../kubernetes/webhook-namespaces.ts';
-import type { Registry as Metrics } from '../process/metrics.ts';
+import { Histogram, type Registry as Metrics } from '../process/metrics.ts';
 import type { ClusterView, PodPlace } from '../webhook/cluster-view.ts';
+import { ANSWER_BUCKETS } from '../webhook/decision-counter.ts';
 import { type Doubt, tellDoubt } from '../webhook/doubt.ts';
 import { OPT_OUT_ANNOTATION } from '../webhook/exemption.ts';
 import {
@@ -42,6 +43,7 @@ export class WebhookCluster implements ClusterView {
   readonly #events: PodEvents;
   readonly #pods: WaitingPods<Pod>;
   readonly #gate = new PodGate(MAX_REQUESTS);
+  readonly #patchSeconds: Histogram;
   readonly #watches: readonly { close(): void }[];
   /** By the selector that selects them; `undefined` until they are known. */
   readonly #selected: (readonly FallbackNode[] | undefined)[];
@@ -55,6 +57,12 @@ export class WebhookCluster implements ClusterView {
   constructor({ kubernetes, fallbackNodeSelector, changed, metrics, log }: Options) {
     this.#kubernetes = kubernetes;
     this.#events = new PodEvents(kubernetes, { reporter: REPORTER, metrics, log });
+    this.#patchSeconds = new Histogram({
+      name: 'weir_webhook_patch_seconds',
+      help: 'How long the API server took to patch a Pod, which is part of an answer.',
+      buckets: ANSWER_BUCKETS,
+      registers: [metrics],
+    });
     const selectors = [
       `${MIRROR_LABEL}=fallback`,
       ...(fallbackNodeSelector === '' ? [] : [`${fallbackNodeSelector},!${MIRROR_LABEL}`]),
@@ -127,7 +135,16 @@ export class WebhookCluster implements ClusterView {
     patch: readonly Operation[],
     left: AbortSignal,
   ): Promise<'patched' | 'changed' | 'gone' | 'late'> {
-    return (await this.#gate.pass(left, () => patchPod(this.#kubernetes, place, patch))) ?? 'late';
+    return (await this.#gate.pass(left, () => this.#patch(place, patch))) ?? 'late';
+  }
+
+  async #patch(place: PodPlace, patch: readonly Operation[]): ReturnType<typeof patchPod> {
+    const end = this.#patchSeconds.startTimer();
+    try {
+      return await patchPod(this.#kubernetes, place, patch);
+    } finally {
+      end();
+    }
   }
 
   tell(subject: Subject, doubt: Doubt): void {

@@ -2,6 +2,9 @@ import { Counter, Histogram, type Registry as Metrics } from '../process/metrics
 import type { AdmissionRequest } from './admission-review.ts';
 import type { Outcome } from './settlement.ts';
 
+/** In seconds. An API server waits for two. */
+export const ANSWER_BUCKETS = [0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2];
+
 /** When an API server asked. */
 type At = 'create' | 'bind' | 'debug' | 'other';
 
@@ -21,7 +24,7 @@ export class DecisionCounter {
       name: 'weir_webhook_seconds',
       help: 'How long an answer took.',
       labelNames: ['at'],
-      buckets: [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2],
+      buckets: ANSWER_BUCKETS,
       registers: [metrics],
     });
   }
