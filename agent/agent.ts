@@ -69,7 +69,7 @@ export async function applyOnce(options: OnceOptions): Promise<readonly Change[]
 }
 
 /** Whatever no event told of is found this often, and what failed is tried again. */
-const SAFETY_NET_MS = 30_000;
+const SAFETY_NET_MS = 60_000;
 
 export class Agent {
   /** Settles when the files were looked at for the first time, whatever came of it. */

@@ -105,7 +105,11 @@ export class HealthGate {
     const canary = canaryOf({ architecture: 'amd64', nonce: randomBytes(16).toString('hex') });
     const { mirror, mirrorCa } = this.#options;
     try {
-      return await mirrorProblem(mirror, canary, { ca: mirrorCa, signal: this.#stop.signal });
+      return await mirrorProblem(mirror, canary, {
+        ca: mirrorCa,
+        signal: this.#stop.signal,
+        isBrief: true,
+      });
     } catch (error) {
       return messageOf(error);
     }

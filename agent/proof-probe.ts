@@ -1,5 +1,5 @@
-import { get as getHttp } from 'node:http';
-import { get as getHttps } from 'node:https';
+import { get as getHttp, Agent as HttpAgent } from 'node:http';
+import { get as getHttps, Agent as HttpsAgent } from 'node:https';
 import { buffer } from 'node:stream/consumers';
 import { CANARY_HOST, CANARY_TAG, type Canary } from '../oci/canary.ts';
 import { digestOf } from '../oci/digest.ts';
@@ -7,29 +7,40 @@ import { messageOf } from '../process/file-problem.ts';
 
 const PATIENCE_MS = 5_000;
 
+export interface ProbeOptions {
+  /** PEM of the authority that signs the mirror's certificate; without it, those that everybody trusts. */
+  readonly ca?: string | undefined;
+  readonly signal?: AbortSignal | undefined;
+  /** One blob will do: whoever asks again and again is not to cost more than it tells. */
+  readonly isBrief?: boolean;
+}
+
 /**
- * Why the mirror does not give the canary, in all its parts, to whoever asks for it; `undefined` when it does.
+ * Why the mirror does not give the canary to whoever asks for it; `undefined` when it does.
  *
  * @param mirror its URL as it stands in hosts.toml.
- * @param ca PEM of the authority that signs its certificate; without it, those that everybody trusts.
  * @throws only what the signal was aborted with.
  */
 export async function mirrorProblem(
   mirror: string,
   { repository, manifest, config, layer }: Canary,
-  { ca, signal }: { readonly ca?: string | undefined; readonly signal?: AbortSignal | undefined },
+  { ca, signal, isBrief = false }: ProbeOptions,
 ): Promise<string | undefined> {
   const patience = AbortSignal.timeout(PATIENCE_MS);
   const either = AbortSignal.any([patience, ...(signal ? [signal] : [])]);
   const parts = [
     { path: `manifests/${CANARY_TAG}`, content: manifest },
-    { path: `blobs/${config.digest}`, content: config },
+    ...(isBrief ? [] : [{ path: `blobs/${config.digest}`, content: config }]),
     { path: `blobs/${layer.digest}`, content: layer },
   ];
+  const api = apiOf(mirror);
+  // One connection for all parts, and none after that.
+  const agent = new (api.startsWith('https:') ? HttpsAgent : HttpAgent)({ keepAlive: true, maxSockets: 1 });
   try {
     for (const { path, content } of parts) {
-      const url = new URL(`${apiOf(mirror)}/${repository}/${path}?ns=${CANARY_HOST}`);
-      const { status, bytes } = await get(url, { signal: either, ...(ca === undefined ? {} : { ca }) });
+      const url = new URL(`${api}/${repository}/${path}?ns=${CANARY_HOST}`);
+      const trust = ca === undefined ? {} : { ca };
+      const { status, bytes } = await get(url, { signal: either, agent, ...trust });
       if (status !== 200) return `${mirror} answers ${status}`;
       if (digestOf(bytes) !== content.digest) return `${mirror} is not weir, or of another version`;
     }
@@ -39,6 +50,8 @@ export async function mirrorProblem(
     return patience.aborted
       ? `${mirror} says nothing within ${PATIENCE_MS / 1000} s`
       : `${mirror}: ${messageOf(error)}`;
+  } finally {
+    agent.destroy();
   }
 }
 
@@ -51,11 +64,11 @@ function apiOf(mirror: string): string {
 /** Not by `fetch`, which refuses some ports that a mirror may well have. */
 async function get(
   url: URL,
-  trust: { readonly signal: AbortSignal; readonly ca?: string },
+  options: { readonly signal: AbortSignal; readonly agent: HttpAgent; readonly ca?: string },
 ): Promise<{ readonly status: number | undefined; readonly bytes: Buffer }> {
   const { promise, resolve, reject } = Promise.withResolvers<{ status: number | undefined; bytes: Buffer }>();
   const send = url.protocol === 'https:' ? getHttps : getHttp;
-  send(url, { ...trust, agent: false }, (response) => {
+  send(url, options, (response) => {
     const { statusCode: status } = response;
     buffer(response).then((bytes) => resolve({ status, bytes }), reject);
   }).on('error', reject);
