@@ -42,6 +42,8 @@ const tiers: readonly Tier[] = [
         globSync('test/{structure,oci,config,process,kubernetes,registry,agent,webhook,cli}/*.test.ts', {
           cwd: root,
         }),
+        // They wait more than they work.
+        ['--test-concurrency=2'],
       ),
   },
   {
