@@ -1,5 +1,6 @@
 import type { ObjectName } from '../kubernetes/client.ts';
 import { parseAuthority } from '../oci/host.ts';
+import { isOnDockerHub } from '../oci/reference.ts';
 import { UsageError } from '../process/lifecycle.ts';
 import { type Address, parseAddress } from '../process/server.ts';
 import type { WebhookService } from '../webhook/registration.ts';
@@ -69,6 +70,10 @@ function originOf(text: string): string {
 function hostOf(text: string): string {
   const host = parseAuthority(text);
   if (host === undefined) throw new UsageError(`--rewrite-to takes HOST[:PORT], and "${text}" is not that`);
+  if (isOnDockerHub(host))
+    throw new UsageError(
+      `--rewrite-to ${host} would be Docker Hub in the name of an image: name a host with a dot or a port`,
+    );
   return host;
 }
 

@@ -1,5 +1,6 @@
 import { CANARY_HOST } from '../oci/canary.ts';
 import { isLoopback, parseHost } from '../oci/host.ts';
+import { isNamedHost, isOnDockerHub } from '../oci/reference.ts';
 import { type Config, DIRECT_EGRESS, type Upstream } from './config.ts';
 import type { Endpoint } from './endpoint.ts';
 import { isForbiddenTarget } from './forbidden-targets.ts';
@@ -106,6 +107,13 @@ function checkUpstream(
 function checkMirror(path: Path, upstream: Upstream, mirror: Endpoint, report: Report): void {
   checkTarget(path, upstream, mirror, report);
   const host = new URL(mirror.origin).host;
+  if (upstream.via === 'node' && !isNamedHost(host))
+    report(
+      'error',
+      path,
+      `in the name of an image, ${host} would not be a host but a name on Docker Hub`,
+      'Name the mirror by a host with a dot, or with a port other than that of its scheme.',
+    );
   if (
     mirror.origin === upstream.endpoint.origin &&
     mirror.repositoryPrefix === upstream.endpoint.repositoryPrefix
@@ -202,7 +210,14 @@ function checkRewrite({ fallback, rewriteTo, upstreams }: Config, report: Report
       '"always" gives Pods the name of the door of their node, whatever node they come to',
       'CRI-O and nodes without an agent cannot pull by it: with such nodes, set "rewriteTo" to a host that speaks https (or webhook.rewriteTo of the chart).',
     );
-  if (rewriteTo !== undefined && upstreams.has(parseHost(rewriteTo) ?? rewriteTo))
+  if (rewriteTo !== undefined && isOnDockerHub(rewriteTo))
+    report(
+      'error',
+      ['rewriteTo'],
+      `in the name of an image, ${rewriteTo} would be Docker Hub`,
+      'Name a host with a dot or a port under which nodes reach weir itself, or remove it.',
+    );
+  else if (rewriteTo !== undefined && upstreams.has(parseHost(rewriteTo) ?? rewriteTo))
     report(
       'error',
       ['rewriteTo'],

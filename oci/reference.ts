@@ -47,14 +47,23 @@ export function hubRepository(name: string): string {
   return name.includes('/') ? name : `library/${name}`;
 }
 
+/** Whether the first component of a name is read as this host: any other is a name on Docker Hub, as a bare `mirror` is. */
+export function isNamedHost(host: string): boolean {
+  return /[.:]/.test(host) || host === 'localhost';
+}
+
+/** Whether a name that begins with this host is one on Docker Hub. */
+export function isOnDockerHub(host: string): boolean {
+  return !isNamedHost(host) || parseHost(host) === DOCKER_HUB;
+}
+
 function splitHost(text: string): { host: string | undefined; rest: string } {
   const slash = text.indexOf('/');
   const first = slash === -1 ? '' : text.slice(0, slash);
   if (!/[.:A-Z]/.test(first) && first !== 'localhost') return { host: DOCKER_HUB, rest: text };
   const host = parseHost(first);
   // Hosts are written in lower case here, where a bare `Registry` would turn into a name on Docker Hub.
-  const isHost = host !== undefined && (/[.:]/.test(host) || host === 'localhost');
-  return { host: isHost ? host : undefined, rest: text.slice(slash + 1) };
+  return { host: host !== undefined && isNamedHost(host) ? host : undefined, rest: text.slice(slash + 1) };
 }
 
 function invalid(text: string, why: string): Error {

@@ -2,7 +2,7 @@
  * Repository names and tags as the OCI distribution specification has them ("Pulling manifests").
  * The length limit is that of Docker and containerd, which count the registry host in; ours leaves it out.
  */
-const MAX_REPOSITORY_LENGTH = 255;
+export const MAX_REPOSITORY_LENGTH = 255;
 
 const COMPONENT = '[a-z0-9]+(?:(?:\\.|_|__|-+)[a-z0-9]+)*';
 const REPOSITORY = new RegExp(`^${COMPONENT}(?:/${COMPONENT})*$`);

@@ -22,6 +22,8 @@ const SENTENCES = {
   volume: 'the image of a volume cannot be changed once its Pod is there: name the node in the Pod',
   owner: 'its owner compares images (skipOwners)',
   'too-long': 'its name in the mirror would be longer than a name may be',
+  misread:
+    'its name in the mirror would be read as that of another image, or of none: give the mirror, or rewriteTo, a host with a dot or a port',
   deadline: 'that could not be decided in time',
   failed: 'the webhook could not do its work',
   starting: 'the webhook has just started, and does not know the nodes yet',

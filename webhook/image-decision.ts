@@ -2,15 +2,14 @@ import type { Config } from '../config/config.ts';
 import { isLoopback } from '../oci/host.ts';
 import { type FallbackNode, hasImage, needsRewriting } from './fallback-node.ts';
 import type { PodImage } from './pod.ts';
-import { type RegistryPlace, type Rewrite, rewriteImage } from './rewrite.ts';
+import { type RegistryPlace, type Rewrite, rewriteImage, type Unnamed } from './rewrite.ts';
 
 /** Why an image keeps its name. */
 export type LeftBecause =
   /** No upstream of the configuration, or has its new name already. */
   | 'untouched'
   | 'unreadable'
-  /** Its name in the mirror would be longer than a name may be. */
-  | 'too-long'
+  | Unnamed
   /** The node's runtime mirrors that upstream by itself. */
   | 'mirrored'
   | 'pull-never'
@@ -48,12 +47,13 @@ export function decideRewrite(
   { config, node, isMade }: Omit<ImageSurroundings, 'registry'>,
 ): ImageDecision {
   if (rewrite.kind === 'leave') return rewrite;
-  if (node !== undefined && config.fallback !== 'always' && !needsRewriting(node, rewrite.host))
+  if (node !== undefined && config.fallback !== 'always' && !needsRewriting(node, rewrite.original.host))
     return leave('mirrored');
   if (image.pullPolicy === 'Never') return leave('pull-never');
   // With `Always` the registry is asked whatever is there.
   if (node !== undefined && image.pullPolicy !== 'Always' && hasImage(node, rewrite.original))
     return leave('on-node');
+  if (rewrite.kind === 'unnamed') return leave(rewrite.why);
   if (rewrite.isPlain && (!isLoopback(rewrite.to) || node?.runtime === 'cri-o')) return leave('plain-http');
   if (isLoopback(rewrite.to) && node?.hasDoor === false) return leave('no-door');
   if (image.isVolume && isMade) return leave('volume');

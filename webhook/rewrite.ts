@@ -3,6 +3,7 @@ import type { Endpoint } from '../config/endpoint.ts';
 import { hostPrefix, routeFor } from '../config/routing.ts';
 import { isLoopback } from '../oci/host.ts';
 import { formatReference, parseReference, type Reference } from '../oci/reference.ts';
+import { MAX_REPOSITORY_LENGTH } from '../oci/repository.ts';
 
 /** Where our registry is. */
 export interface RegistryPlace {
@@ -33,8 +34,15 @@ export type Rewrite =
       readonly isPlain: boolean;
       readonly manifest: ManifestPlace;
     }
-  /** `unreadable` is no image reference, `too-long` none under its new name; `untouched` is no upstream's. */
-  | { readonly kind: 'leave'; readonly why: 'untouched' | 'unreadable' | 'too-long' };
+  /** `unreadable` is no image reference; `untouched` is no upstream's. */
+  | { readonly kind: 'leave'; readonly why: 'untouched' | 'unreadable' }
+  /** It should have another name, and there is none that leads to it. */
+  | { readonly kind: 'unnamed'; readonly why: Unnamed; readonly original: Reference };
+
+export type Unnamed =
+  | 'too-long'
+  /** As an image's name it would mean another image, or none. */
+  | 'misread';
 
 /** The name under which a node gets an image through the mirror; tag and digest stay as they are. */
 export function rewriteImage(image: string, config: Config, registry: RegistryPlace): Rewrite {
@@ -47,7 +55,8 @@ export function rewriteImage(image: string, config: Config, registry: RegistryPl
   const place = route.kind === 'node' ? mirrorPlace(route.mirror) : registryPlace(registry, original.host);
   const repository = place.prefix === '' ? original.repository : `${place.prefix}/${original.repository}`;
   const name = formatReference({ ...original, host: place.host, repository });
-  if (referenceIn(name) === undefined) return { kind: 'leave', why: 'too-long' };
+  if (repository.length > MAX_REPOSITORY_LENGTH) return { kind: 'unnamed', why: 'too-long', original };
+  if (!isReadAsWritten(name)) return { kind: 'unnamed', why: 'misread', original };
   const reference = original.digest ?? original.tag ?? 'latest';
   return {
     kind: 'rewrite',
@@ -58,6 +67,12 @@ export function rewriteImage(image: string, config: Config, registry: RegistryPl
     isPlain: place.isPlain,
     manifest: { origin: place.origin, repository, reference },
   };
+}
+
+/** Whether runtimes find in a name what it was made of, so that it cannot be another image's. */
+function isReadAsWritten(name: string): boolean {
+  const read = referenceIn(name);
+  return read !== undefined && formatReference(read) === name;
 }
 
 /**

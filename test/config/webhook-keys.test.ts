@@ -24,6 +24,20 @@ suite('what the configuration says to the webhook', () => {
     assert.deepEqual(parseConfig(`${UPSTREAM}skipOwners: []\n`).config.skipOwners, []);
   });
 
+  test('is refused where nodes would read the host of a mirror as a name on Docker Hub', () => {
+    for (const mirror of ['"https://mirror"', '"http://mirror:80"'])
+      assert.throws(
+        () => parseConfig(mirrored(`${mirror}\n    via: node`)),
+        /:3:5: error: upstreams\.gcr\.io\.mirror: .* mirror would not be a host but a name on Docker Hub/,
+      );
+    for (const good of [
+      '"https://mirror"',
+      '"https://mirror:5000"\n    via: node',
+      'localhost\n    via: node',
+    ])
+      assert.doesNotThrow(() => parseConfig(mirrored(good)), good);
+  });
+
   test('is doubted where every Pod gets a name by which not every node can pull', () => {
     for (const rewriteTo of ['', 'rewriteTo: 127.0.0.1:5700\n', 'rewriteTo: "[::1]:5700"\n'])
       assert.deepEqual(warned(`${rewriteTo}fallback: always\n`), ['fallback'], rewriteTo);
@@ -34,6 +48,9 @@ suite('what the configuration says to the webhook', () => {
   const refused: Readonly<Record<string, [string, RegExp]>> = {
     'a name with a scheme': ['rewriteTo: https://mirror.corp', /:2:1: error: rewriteTo: .* is no registry/],
     'the name of an upstream': ['rewriteTo: ghcr.io', /:2:1: error: rewriteTo: ghcr\.io is an upstream/],
+    'a name on Docker Hub': ['rewriteTo: mirror', /:2:1: error: rewriteTo: .* mirror would be Docker Hub/],
+    'Docker Hub': ['rewriteTo: docker.io', /:2:1: error: rewriteTo: .* would be Docker Hub/],
+    "Docker Hub's own host": ['rewriteTo: registry-1.docker.io', /:2:1: error: .* would be Docker Hub/],
     'an owner without a kind': ['skipOwners: [cnpg.io]', /skipOwners\.0: "cnpg\.io" is no kind of owner/],
     'an owner with its version': ['skipOwners: [apps/v1]', /skipOwners\.0: "apps\/v1" is no kind/],
   };
@@ -42,6 +59,10 @@ suite('what the configuration says to the webhook', () => {
       assert.throws(() => parseConfig(UPSTREAM + text), message);
     });
 });
+
+function mirrored(lines: string): string {
+  return `upstreams:\n  gcr.io:\n    mirror: ${lines}\n`;
+}
 
 /** The keys that are warned about. */
 function warned(lines: string): string[] {

@@ -38,6 +38,11 @@ suite('the flags of the webhook', () => {
     'a Service without its namespace': [{ service: 'weir-webhook' }, /--service takes NAMESPACE\/NAME/],
     'a port that is none': [{ servicePort: '0' }, /--service-port takes a port/],
     'a Secret of another namespace': [{ secret: 'other/certificates' }, /--secret takes/],
+    'a host that is a name on Docker Hub': [
+      { rewriteTo: 'mirror' },
+      /--rewrite-to mirror would be Docker Hub/,
+    ],
+    'Docker Hub': [{ rewriteTo: 'docker.io' }, /--rewrite-to docker\.io would be Docker Hub/],
     'a host with a scheme': [{ rewriteTo: 'https://mirror.corp' }, /--rewrite-to takes HOST\[:PORT\]/],
   };
   for (const [what, [change, message]] of Object.entries(wrong))

@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
+import { parseConfig } from '../../config/parse.ts';
 import { distinctNeeds, fallbackNode } from '../../webhook/fallback-node.ts';
+import { rewriteImage } from '../../webhook/rewrite.ts';
 import { CONFIG, imagesIn, originalsIn, podOf, REGISTRY, request, Stage } from './stage.ts';
 
 const DIGEST = `sha256:${'a'.repeat(64)}`;
@@ -57,6 +59,27 @@ suite('a name', () => {
       assert.deepEqual(imagesIn(await create(podOf(before))), [after]);
       assert.deepEqual(imagesIn(await create(podOf(after))), [after], 'and never twice');
     });
+});
+
+suite('a name that would lead elsewhere', () => {
+  const mirrors: Readonly<Record<string, readonly [mirror: string, why: string]>> = {
+    'a host that no reference can have': ['https://my_mirror.corp', 'misread'],
+    'a path that no reference can have': ['https://mirror.corp/a..b', 'misread'],
+    'a name of Docker Hub': ['https://registry-1.docker.io/mirror', 'misread'],
+    'a path that is too long': [`https://mirror.corp/${'a'.repeat(252)}`, 'too-long'],
+  };
+  for (const [what, [mirror, why]] of Object.entries(mirrors))
+    test(`is given to no image: ${what}`, async () => {
+      const now = stage(`upstreams: { gcr.io: { mirror: "${mirror}", via: node } }\n`);
+      assert.deepEqual(imagesIn(await now.bind(podOf('gcr.io/app:1'), 'fallback')), ['gcr.io/app:1']);
+      assert.deepEqual([now.asked, now.cluster.told.map((doubt) => doubt.why)], [[], [why]]);
+    });
+
+  test('is given to no image when it would be on Docker Hub, whatever was let in', () => {
+    const { config } = parseConfig(CONFIG);
+    for (const rewriteTo of ['mirror', 'registry-1.docker.io'])
+      assert.equal(rewriteImage('quay.io/app:1', config, { ...REGISTRY, rewriteTo }).kind, 'unnamed');
+  });
 });
 
 suite('a Pod that is made', () => {
