@@ -3,7 +3,7 @@ import type { Endpoint } from '../config/endpoint.ts';
 import { hostPrefix, routeFor } from '../config/routing.ts';
 import { isLoopback } from '../oci/host.ts';
 import { formatReference, parseReference, type Reference } from '../oci/reference.ts';
-import { MAX_REPOSITORY_LENGTH } from '../oci/repository.ts';
+import { MAX_NAME_LENGTH } from '../oci/repository.ts';
 
 /** Where our registry is. */
 export interface RegistryPlace {
@@ -55,7 +55,8 @@ export function rewriteImage(image: string, config: Config, registry: RegistryPl
   const place = route.kind === 'node' ? mirrorPlace(route.mirror) : registryPlace(registry, original.host);
   const repository = place.prefix === '' ? original.repository : `${place.prefix}/${original.repository}`;
   const name = formatReference({ ...original, host: place.host, repository });
-  if (repository.length > MAX_REPOSITORY_LENGTH) return { kind: 'unnamed', why: 'too-long', original };
+  if (`${place.host}/${repository}`.length > MAX_NAME_LENGTH)
+    return { kind: 'unnamed', why: 'too-long', original };
   if (!isReadAsWritten(name)) return { kind: 'unnamed', why: 'misread', original };
   const reference = original.digest ?? original.tag ?? 'latest';
   return {

@@ -50,11 +50,14 @@ suite('a name', () => {
     'a@b': 'a@b',
     // Longer than a name may be, with what goes before it.
     [`a/${'b'.repeat(250)}`]: `a/${'b'.repeat(250)}`,
+    // As long as a name may be with its host, and one more.
+    [`quay.io/${'b'.repeat(232)}:1`]: `127.0.0.1:5700/quay.io/${'b'.repeat(232)}:1`,
+    [`quay.io/${'b'.repeat(233)}:1`]: `quay.io/${'b'.repeat(233)}:1`,
     // A mirror that nodes would ask for TLS.
     'plain.io/app:1': 'plain.io/app:1',
   };
   for (const [before, after] of Object.entries(names))
-    test(`${before.slice(0, 60)} becomes ${after.slice(0, 60)}`, async () => {
+    test(`${shown(before)} becomes ${shown(after)}`, async () => {
       const { create } = bound(stage(`${CONFIG}fallback: always\n`));
       assert.deepEqual(imagesIn(await create(podOf(before))), [after]);
       assert.deepEqual(imagesIn(await create(podOf(after))), [after], 'and never twice');
@@ -678,6 +681,10 @@ suite('an answer', () => {
     assert.match(imagesIn(await stageNow.create(pod))[0] ?? '', /^127/);
   });
 });
+
+function shown(name: string): string {
+  return name.length < 80 ? name : `${name.slice(0, 60)}… (${name.length})`;
+}
 
 function bound(stageNow: Stage) {
   return { create: (pod: ReturnType<typeof podOf>) => stageNow.create(pod) };
