@@ -1,5 +1,5 @@
 import type { ObjectName } from '../kubernetes/client.ts';
-import { parseAuthority } from '../oci/host.ts';
+import { isLoopback, parseAuthority } from '../oci/host.ts';
 import { isOnDockerHub } from '../oci/reference.ts';
 import { UsageError } from '../process/lifecycle.ts';
 import { type Address, parseAddress } from '../process/server.ts';
@@ -48,7 +48,7 @@ export function readWebhookFlags(flags: WebhookFlags): WebhookSettings {
     configMap: parseObjectName(flags.configMap, '--config-map'),
     listen: parseAddress(flags.listen),
     status: parseAddress(flags.status),
-    registry: { url: originOf(flags.registry), rewriteTo: hostOf(flags.rewriteTo) },
+    registry: placeOf(originOf(flags.registry), hostOf(flags.rewriteTo)),
     service,
     clusterRole: flags.clusterRole,
     secret: parseObjectName(`${namespace}/${flags.secret}`, '--secret'),
@@ -75,6 +75,11 @@ function hostOf(text: string): string {
       `--rewrite-to ${host} would be Docker Hub in the name of an image: name a host with a dot or a port`,
     );
   return host;
+}
+
+/** On the loopback there is nothing but the door. */
+function placeOf(url: string, rewriteTo: string): RegistryPlace {
+  return { url, rewriteTo, ...(isLoopback(rewriteTo) ? { door: rewriteTo } : {}) };
 }
 
 function portOf(text: string): number {

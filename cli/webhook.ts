@@ -12,7 +12,7 @@ import { DecisionCounter } from '../webhook/decision-counter.ts';
 import { KnownNames } from '../webhook/known-names.ts';
 import { ManifestProbe } from '../webhook/manifest-probe.ts';
 import { CONFIG_PATH, PODS_PATH } from '../webhook/registration.ts';
-import type { RegistryPlace } from '../webhook/rewrite.ts';
+import { type RegistryPlace, tellAstray } from '../webhook/rewrite.ts';
 import { serveWebhook, type WebhookServer } from '../webhook/server.ts';
 import { ProgramConfig } from './program-config.ts';
 import { serveStatus } from './status-server.ts';
@@ -94,7 +94,12 @@ export async function runWebhook(
     rewriteTo: config.current.rewriteTo ?? settings.registry.rewriteTo,
   });
   const names = new KnownNames();
-  const note = (): void => names.note({ config: config.current, registry: registry() });
+  const problem = (): string | undefined => tellAstray(config.current, registry());
+  const note = (): void => {
+    names.note({ config: config.current, registry: registry() });
+    const found = problem();
+    if (found !== undefined) log.error(found);
+  };
   note();
   config.subscribe(note);
   const probe = new ManifestProbe({ product: PRODUCT, metrics });
@@ -115,7 +120,7 @@ export async function runWebhook(
     identity,
     decisions: new Map([
       [PODS_PATH, (request) => counter.timed(request, () => admission.answer(request))],
-      [CONFIG_PATH, ({ object }) => Promise.resolve(checkConfigMap(object, registry()))],
+      [CONFIG_PATH, ({ object }) => Promise.resolve(checkConfigMap(object, settings.registry))],
     ]),
     log,
   });
@@ -126,7 +131,11 @@ export async function runWebhook(
   look();
   readiness = () => ({
     ready: cluster.isKnown && !stop.aborted,
-    detail: [...(cluster.isKnown ? [] : ['waiting for the cluster to be known']), ...config.detail],
+    detail: [
+      ...(cluster.isKnown ? [] : ['waiting for the cluster to be known']),
+      ...[problem()].filter((found) => found !== undefined),
+      ...config.detail,
+    ],
   });
   await aborted(stop);
   log.info('draining');

@@ -12,7 +12,7 @@ import {
 import type { Endpoint } from './endpoint.ts';
 import { parseEndpoint } from './endpoint.ts';
 import { KNOWN_UPSTREAMS } from './known-upstreams.ts';
-import { checkMeaning } from './meaning.ts';
+import { checkMeaning, type StartedWith } from './meaning.ts';
 import { ConfigError, type Problem } from './problem.ts';
 import { hostPrefix } from './routing.ts';
 import { configSchema, type RawConfig, type RawTags, type RawUpstream } from './schema.ts';
@@ -37,14 +37,17 @@ export interface ParsedConfig {
  *
  * @throws ConfigError with every problem of the text, not just the first.
  */
-export function parseConfig(text: string, file = 'config.yaml'): ParsedConfig {
-  const { config, problems } = readConfig(text);
+export function parseConfig(text: string, file = 'config.yaml', startedWith: StartedWith = {}): ParsedConfig {
+  const { config, problems } = readConfig(text, startedWith);
   const errors = problems.filter((problem) => problem.severity === 'error');
   if (config === undefined || errors.length > 0) throw new ConfigError(file, problems);
   return { config, warnings: problems };
 }
 
-function readConfig(text: string): { config: Config | undefined; problems: readonly Problem[] } {
+function readConfig(
+  text: string,
+  startedWith: StartedWith,
+): { config: Config | undefined; problems: readonly Problem[] } {
   if (Buffer.byteLength(text) > MAX_BYTES)
     return {
       config: undefined,
@@ -67,7 +70,7 @@ function readConfig(text: string): { config: Config | undefined; problems: reado
       ],
     };
   const config = toConfig(raw);
-  const all = [...source.problems, ...problems, ...checkMeaning(raw, config, source)];
+  const all = [...source.problems, ...problems, ...checkMeaning(raw, config, source, startedWith)];
   return { config, problems: all.toSorted((a, b) => a.line - b.line || a.column - b.column) };
 }
 

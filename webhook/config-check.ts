@@ -2,6 +2,7 @@ import type { Config, Upstream } from '../config/config.ts';
 import { parseConfig } from '../config/parse.ts';
 import { ConfigError, formatProblem, type Problem } from '../config/problem.ts';
 import { readYaml } from '../config/yaml-source.ts';
+import { isLoopback } from '../oci/host.ts';
 import type { Answer } from './admission-review.ts';
 import type { RegistryPlace } from './rewrite.ts';
 
@@ -10,12 +11,15 @@ export type EditedText =
   | { readonly kind: 'text'; readonly text: string; readonly origin: string }
   | { readonly kind: 'missing'; readonly reason: string };
 
-/** What is said to an edit of the configuration: refused with every problem and its line, or let in with warnings. */
+/**
+ * What is said to an edit of the configuration, by a webhook that was started with this registry: refused with every problem and its line, or let in
+ * with warnings.
+ */
 export function checkEdit(edited: EditedText, registry: RegistryPlace): Answer {
   if (edited.kind === 'missing') return { refusal: `${edited.reason}: weir would go on with what it has` };
   const { text, origin } = edited;
   try {
-    const { config, warnings } = parseConfig(text, origin);
+    const { config, warnings } = parseConfig(text, origin, registry);
     const loops = loopsIn(text, config, registry);
     if (loops.length > 0) throw new ConfigError(origin, loops);
     return { warnings: warnings.map((warning) => formatProblem(warning, 'config.yaml')) };
@@ -63,8 +67,8 @@ function ownNames({ rewriteTo }: Config, registry: RegistryPlace): ReadonlySet<s
   const names = isService ? [service, full, `${full}.svc`, `${full}.svc.cluster.local`] : [];
   return new Set([
     new URL(registry.url).host,
-    registry.rewriteTo,
-    ...(rewriteTo ? [rewriteTo] : []),
+    rewriteTo ?? registry.rewriteTo,
+    ...(isLoopback(registry.rewriteTo) ? [registry.rewriteTo] : []),
     ...names,
   ]);
 }

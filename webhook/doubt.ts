@@ -18,7 +18,9 @@ const SENTENCES = {
   'plain-http':
     "this node's runtime would ask the mirror for TLS, which it does not speak: set rewriteTo to a host that does",
   'no-door':
-    "no agent's door is open on this node: set rewriteTo to a host under which it reaches the registry, or see what the agent says",
+    "no agent's door is open on this node, or rewriteTo is not its address: set it to a host under which the node reaches the registry, or see what the agent says",
+  upstream:
+    "rewriteTo is an upstream, and not weir's registry: set it to a host under which nodes reach that",
   volume: 'the image of a volume cannot be changed once its Pod is there: name the node in the Pod',
   owner: 'its owner compares images (skipOwners)',
   'too-long': 'its name in the mirror would be longer than a name may be',

@@ -16,8 +16,6 @@ export type LeftBecause =
   | 'on-node'
   /** Its runtime would ask for TLS where there is none. */
   | 'plain-http'
-  /** The name leads to the node's own loopback, where no door is open. */
-  | 'no-door'
   /** A volume's image, of a Pod that is there already. */
   | 'volume';
 

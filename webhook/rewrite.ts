@@ -1,7 +1,7 @@
 import type { Config } from '../config/config.ts';
 import type { Endpoint } from '../config/endpoint.ts';
 import { hostPrefix, routeFor } from '../config/routing.ts';
-import { isLoopback } from '../oci/host.ts';
+import { isLoopback, parseHost } from '../oci/host.ts';
 import { formatReference, parseReference, type Reference } from '../oci/reference.ts';
 import { MAX_NAME_LENGTH } from '../oci/repository.ts';
 
@@ -11,6 +11,8 @@ export interface RegistryPlace {
   readonly url: string;
   /** `HOST[:PORT]` under which nodes find it. */
   readonly rewriteTo: string;
+  /** The door of the nodes, where it is known: nobody listens at any other address of their loopback. */
+  readonly door?: string;
 }
 
 /** A manifest, by the address under which it is asked for. */
@@ -40,9 +42,30 @@ export type Rewrite =
   | { readonly kind: 'unnamed'; readonly why: Unnamed; readonly original: Reference };
 
 export type Unnamed =
+  | AstrayBecause
   | 'too-long'
   /** As an image's name it would mean another image, or none. */
   | 'misread';
+
+/** `rewriteTo` is an upstream, or an address of the loopback that is not the door's. */
+export type AstrayBecause = 'upstream' | 'no-door';
+
+/** Why names that begin with `rewriteTo` would not lead to our registry; `undefined` when they do. */
+export function astray({ upstreams }: Config, { rewriteTo, door }: RegistryPlace): AstrayBecause | undefined {
+  if (upstreams.has(parseHost(rewriteTo) ?? rewriteTo)) return 'upstream';
+  return isLoopback(rewriteTo) && door !== undefined && door !== rewriteTo ? 'no-door' : undefined;
+}
+
+/** The same as a sentence for whoever looks after weir. */
+export function tellAstray(config: Config, registry: RegistryPlace): string | undefined {
+  const { rewriteTo, door } = registry;
+  const sentences = {
+    upstream: `${rewriteTo} (rewriteTo, or webhook.rewriteTo of the chart) is an upstream, and not weir's registry`,
+    'no-door': `nodes have their door at ${door}, and not at ${rewriteTo} (rewriteTo)`,
+  };
+  const why = astray(config, registry);
+  return why === undefined ? undefined : `only mirrors of nodes give images other names: ${sentences[why]}`;
+}
 
 /** The name under which a node gets an image through the mirror; tag and digest stay as they are. */
 export function rewriteImage(image: string, config: Config, registry: RegistryPlace): Rewrite {
@@ -52,6 +75,8 @@ export function rewriteImage(image: string, config: Config, registry: RegistryPl
     return { kind: 'leave', why: 'untouched' };
   const route = routeFor(config, original.host);
   if (route.kind === 'untouched') return { kind: 'leave', why: 'untouched' };
+  const why = route.kind === 'node' ? undefined : astray(config, registry);
+  if (why !== undefined) return { kind: 'unnamed', why, original };
   const place = route.kind === 'node' ? mirrorPlace(route.mirror) : registryPlace(registry, original.host);
   const repository = place.prefix === '' ? original.repository : `${place.prefix}/${original.repository}`;
   const name = formatReference({ ...original, host: place.host, repository });

@@ -39,10 +39,15 @@ suite('what the configuration says to the webhook', () => {
   });
 
   test('is doubted where every Pod gets a name by which not every node can pull', () => {
-    for (const rewriteTo of ['', 'rewriteTo: 127.0.0.1:5700\n', 'rewriteTo: "[::1]:5700"\n'])
+    for (const rewriteTo of ['', 'rewriteTo: 127.0.0.1:5700\n'])
       assert.deepEqual(warned(`${rewriteTo}fallback: always\n`), ['fallback'], rewriteTo);
     assert.deepEqual(warned('rewriteTo: mirror.corp\nfallback: always\n'), []);
     assert.deepEqual(warned('fallback: auto\n'), []);
+  });
+
+  test('is doubted where the loopback is named at another address than the door has as a rule', () => {
+    for (const address of ['127.0.0.1:9999', '[::1]:5700'])
+      assert.deepEqual(warned(`rewriteTo: "${address}"\n`), ['rewriteTo'], address);
   });
 
   const refused: Readonly<Record<string, [string, RegExp]>> = {

@@ -57,6 +57,43 @@ suite('an edit of the configuration', () => {
     assert.match(refusal, /config\.yaml:2:\d+: error: .* mirror\.corp is weir itself/);
   });
 
+  test('is refused when it names another address of the loopback than the door', () => {
+    const text = 'upstreams: { quay.io: {} }\nrewriteTo: 127.0.0.1:';
+    assert.match(
+      said(`${text}9999\n`).refusal ?? '',
+      /config\.yaml:2:1: error: rewriteTo: nodes have their door at 127\.0\.0\.1:5700, and not at 127\.0\.0\.1:9999/,
+    );
+    assert.deepEqual(said(`${text}5700\n`), { warnings: [] });
+  });
+
+  test('is let in with the door that the chart says, whatever its port', () => {
+    const registry = { ...REGISTRY, rewriteTo: '127.0.0.1:5800' };
+    const text = 'upstreams: { quay.io: {} }\nrewriteTo: "127.0.0.1:5800"\n';
+    assert.deepEqual(checkEdit({ kind: 'text', text, origin }, registry), { warnings: [] });
+  });
+
+  test('is told what is wrong when the webhook was started with the name of an upstream', () => {
+    const registry = { ...REGISTRY, rewriteTo: 'quay.io' };
+    const edit = (text: string) => checkEdit({ kind: 'text', text, origin }, registry);
+    for (const text of ['upstreams: { quay.io: {} }\n', 'proxies: { quay.io: m.example }\n'])
+      assert.match(
+        edit(text).refusal ?? '',
+        /:1:\d+: error: \w+\.quay\.io: quay\.io is what the webhook was started with/,
+      );
+    assert.deepEqual(edit('upstreams: { quay.io: {} }\nrewriteTo: mirror.corp\n'), { warnings: [] });
+    assert.deepEqual(edit('upstreams: { ghcr.io: {} }\n'), { warnings: [] });
+  });
+
+  test('is warned of "always" only where the webhook was started with the door', () => {
+    const edited = { kind: 'text', text: 'upstreams: { quay.io: {} }\nfallback: always\n', origin } as const;
+    const edit = (rewriteTo: string) => checkEdit(edited, { ...REGISTRY, rewriteTo });
+    assert.match(
+      edit('127.0.0.1:5700').warnings?.join() ?? '',
+      /fallback: "always" gives Pods the name of the door/,
+    );
+    assert.deepEqual(edit('mirror.corp'), { warnings: [] });
+  });
+
   test('passes with mirrors that only look alike', () => {
     for (const mirror of ['weir-registry.other:5000', 'weir-registry.weir.example.com', '127.0.0.1:5701'])
       assert.equal(

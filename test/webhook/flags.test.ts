@@ -32,6 +32,15 @@ suite('the flags of the webhook', () => {
     });
   });
 
+  test('say where the door is, when that is where images are rewritten to', () => {
+    const { registry } = readWebhookFlags({ ...flags, rewriteTo: '127.0.0.1:5800' });
+    assert.deepEqual(registry, {
+      url: 'http://weir.weir.svc:5000',
+      rewriteTo: '127.0.0.1:5800',
+      door: '127.0.0.1:5800',
+    });
+  });
+
   const wrong: Readonly<Record<string, [change: Partial<typeof flags>, message: RegExp]>> = {
     'a registry with a path': [{ registry: 'http://weir:5000/v2/' }, /--registry takes http/],
     'a registry without a scheme': [{ registry: 'weir:5000' }, /--registry takes http/],

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
 import { parseConfig } from '../../config/parse.ts';
 import { distinctNeeds, fallbackNode } from '../../webhook/fallback-node.ts';
-import { rewriteImage } from '../../webhook/rewrite.ts';
+import { rewriteImage, tellAstray } from '../../webhook/rewrite.ts';
 import { CONFIG, imagesIn, originalsIn, podOf, REGISTRY, request, Stage } from './stage.ts';
 
 const DIGEST = `sha256:${'a'.repeat(64)}`;
@@ -82,6 +82,45 @@ suite('a name that would lead elsewhere', () => {
     const { config } = parseConfig(CONFIG);
     for (const rewriteTo of ['mirror', 'registry-1.docker.io'])
       assert.equal(rewriteImage('quay.io/app:1', config, { ...REGISTRY, rewriteTo }).kind, 'unnamed');
+  });
+});
+
+suite('rewriteTo that does not lead to weir', () => {
+  const wrong: Readonly<Record<string, readonly [rewriteTo: string, why: string, told: RegExp]>> = {
+    'an upstream': ['registry.k8s.io', 'upstream', /registry\.k8s\.io .* is an upstream/],
+    'not the door': ['127.0.0.1:9999', 'no-door', /door at 127\.0\.0\.1:5700, and not at 127\.0\.0\.1:9999/],
+  };
+  for (const [what, [rewriteTo, why, told]] of Object.entries(wrong))
+    test(`leaves images as they are, and says so: ${what}`, async () => {
+      const registry = { ...REGISTRY, rewriteTo, door: '127.0.0.1:5700' };
+      for (const more of ['', 'fallback: always\n']) {
+        const now = new Stage(`${CONFIG}${more}`, { registry });
+        now.cluster.addNode('fallback', DOCKER_ONLY);
+        const made = await now.create(podOf('nginx:1', { nodeName: 'fallback' }));
+        assert.deepEqual([imagesIn(made), now.asked, await now.count(why)], [['nginx:1'], [], 1]);
+        assert.match(tellAstray(parseConfig(CONFIG).config, registry) ?? '', told);
+      }
+    });
+
+  test('is told of for no image that its node mirrors by itself', async () => {
+    const now = new Stage(CONFIG, { registry: { ...REGISTRY, rewriteTo: 'registry.k8s.io' } });
+    now.cluster.addNode('fallback', DOCKER_ONLY);
+    await now.bind(podOf('quay.io/app:1'), 'fallback');
+    assert.deepEqual(now.cluster.told, []);
+  });
+
+  test('is nothing to a mirror that nodes ask by its own name', async () => {
+    const now = new Stage(CONFIG, { registry: { ...REGISTRY, rewriteTo: 'quay.io' } });
+    now.cluster.addNode('fallback', DOCKER_ONLY);
+    assert.deepEqual(imagesIn(await now.bind(podOf('gcr.io/app:1'), 'fallback')), [
+      'mirror.example/gcr/app:1',
+    ]);
+  });
+
+  test('is none where it is the door, or any other host', () => {
+    const { config } = parseConfig(CONFIG);
+    for (const rewriteTo of ['127.0.0.1:5700', 'mirror.corp'])
+      assert.equal(tellAstray(config, { ...REGISTRY, rewriteTo, door: '127.0.0.1:5700' }), undefined);
   });
 });
 
