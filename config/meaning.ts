@@ -6,6 +6,7 @@ import type { Endpoint } from './endpoint.ts';
 import { isForbiddenTarget } from './forbidden-targets.ts';
 import { KNOWN_PREFIXES } from './known-upstreams.ts';
 import type { Problem } from './problem.ts';
+import { hostPrefix } from './routing.ts';
 import type { RawConfig, RawUpstream } from './schema.ts';
 import type { Path, YamlSource } from './yaml-source.ts';
 
@@ -41,6 +42,7 @@ export function checkMeaning(
   }
   checkDefaults(raw, config, report);
   checkPrefixes(raw, config, report);
+  checkPaths(raw, config, report);
   checkNamespaces(raw, config, report);
   checkRewrite(raw, config, startedWith, report);
   if (config.upstreams.size === 0)
@@ -55,11 +57,7 @@ export function checkMeaning(
 
 function checkHosts(raw: RawConfig, report: Report): void {
   const seen = new Map<string, string>();
-  const names = [
-    ...Object.keys(raw.upstreams ?? {}).map((name) => ['upstreams', name] as const),
-    ...Object.keys(raw.proxies ?? {}).map((name) => ['proxies', name] as const),
-  ];
-  for (const path of names) {
+  for (const path of namesIn(raw)) {
     const host = parseHost(path[1]);
     if (host === undefined) {
       report(
@@ -78,6 +76,13 @@ function checkHosts(raw: RawConfig, report: Report): void {
     if (first === undefined) seen.set(host, path.join('.'));
     else report('error', path, `${host} is configured a second time, after ${first}`, 'Keep one of the two.');
   }
+}
+
+/** The keys of all upstreams. */
+function namesIn(raw: RawConfig): readonly (readonly [key: 'upstreams' | 'proxies', name: string])[] {
+  return (['upstreams', 'proxies'] as const).flatMap((key) =>
+    Object.keys(raw[key] ?? {}).map((name) => [key, name] as const),
+  );
 }
 
 function checkUpstream(
@@ -198,6 +203,25 @@ function checkPrefixes(raw: RawConfig, config: Config, report: Report): void {
   }
 }
 
+/** Every upstream has a path of its own without being given one, in which a port looks like a part of the name. */
+function checkPaths(raw: RawConfig, config: Config, report: Report): void {
+  const owners = new Map<string, string>();
+  for (const path of namesIn(raw)) {
+    const host = parseHost(path[1]);
+    if (host === undefined || !config.upstreams.has(host)) continue;
+    const prefix = hostPrefix(host);
+    const owner = owners.get(prefix) ?? host;
+    owners.set(prefix, owner);
+    if (owner !== host)
+      report(
+        'error',
+        path,
+        `${host} and ${owner} would both be under the path "${prefix}"`,
+        'Keep one of the two, or give one of them another host.',
+      );
+  }
+}
+
 function checkNamespaces(raw: RawConfig, config: Config, report: Report): void {
   const remedy =
     'They hold for the webhook, on nodes that cannot be configured; a configured node mirrors the Pods of every namespace.';
@@ -264,12 +288,9 @@ function doorIn({ rewriteTo }: StartedWith): string | undefined {
 function checkStartedWith(raw: RawConfig, config: Config, { rewriteTo }: StartedWith, report: Report): void {
   const host = rewriteTo === undefined ? undefined : parseHost(rewriteTo);
   if (host === undefined || !config.upstreams.has(host)) return;
-  const paths = (['upstreams', 'proxies'] as const).flatMap((key) =>
-    Object.keys(raw[key] ?? {}).map((name) => [key, name] as const),
-  );
   report(
     'error',
-    paths.find(([, name]) => parseHost(name) === host) ?? ['upstreams'],
+    namesIn(raw).find(([, name]) => parseHost(name) === host) ?? ['upstreams'],
     `${host} is what the webhook was started with as the host of weir's own registry`,
     'Set "rewriteTo" to a host under which nodes reach weir itself, correct webhook.rewriteTo of the chart, or take the upstream out.',
   );

@@ -238,6 +238,17 @@ proxies:
       assert.match(problemsOf(`upstreams: { "${host}": {} }`)[0] ?? '', /is no registry host/, host);
   });
 
+  test('two upstreams that would be under one path are refused, and both are named', () => {
+    const text = 'upstreams:\n  harbor.corp:8443: {}\nproxies:\n  harbor.corp-8443: m.example\n';
+    const [problem = '', ...others] = problemsOf(text);
+    assert.match(
+      problem,
+      /^4 proxies\.harbor\.corp-8443: harbor\.corp-8443 and harbor\.corp:8443 would both be under/,
+    );
+    assert.deepEqual(others, []);
+    assert.deepEqual(problemsOf('upstreams: { "harbor.corp:8443": {}, harbor.corp: {} }'), []);
+  });
+
   test('a metadata address is accepted once it is named as trusted', () => {
     assert.deepEqual(
       problemsOf(
