@@ -81,12 +81,19 @@ const hop = z.string().transform((text, context) => {
   );
 });
 
+/** What a namespace can be called (RFC 1123), or some of them: `*` and `?` stand for what is not said. */
+const NAMESPACE = /^[a-z0-9*?](?:[a-z0-9*?-]{0,61}[a-z0-9*?])?$/;
+
 const namespace = z
   .string()
   .transform((text, context) =>
-    /^[a-z0-9*?-]{1,63}$/.test(text)
+    NAMESPACE.test(text)
       ? text
-      : refuse(context, `"${text}" is no namespace`, 'Write a namespace, or a pattern with * and ?.'),
+      : refuse(
+          context,
+          `"${text}" is no namespace`,
+          'Write a namespace, as in team-a, or a pattern with * and ?, as in team-*.',
+        ),
   );
 
 const owner = z

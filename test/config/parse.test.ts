@@ -224,6 +224,10 @@ proxies:
       /is no URL|is no path/,
     ],
     'a CA bundle elsewhere': ['upstreams: { ghcr.io: { ca: ../../etc/passwd } }', /is no file name/],
+    'a namespace that ends in a hyphen': ['excludeNamespaces: [team-]', /"team-" is no namespace/],
+    'a namespace that begins with one': ['excludeNamespaces: ["-x"]', /"-x" is no namespace/],
+    'a pattern that fits no namespace': ['includeNamespaces: ["*-"]', /"\*-" is no namespace/],
+    'a namespace of capitals': ['includeNamespaces: [Team]', /"Team" is no namespace/],
     'a prefix with a slash': ['upstreams: { ghcr.io: { prefix: a/b } }', /is no path prefix/],
   };
   for (const [what, [text, message]] of Object.entries(refused))
