@@ -3,10 +3,17 @@ import type { Config } from '../config/config.ts';
 import type { Kubernetes } from '../kubernetes/api.ts';
 import type { ObjectName } from '../kubernetes/client.ts';
 import { Leader } from '../kubernetes/leader.ts';
-import { registerWebhooks } from '../kubernetes/webhook-registration.ts';
+import { type Done, type Registry, registerWebhooks } from '../kubernetes/webhook-registration.ts';
 import { Latest } from '../process/latest.ts';
+import { describe } from '../process/lifecycle.ts';
 import { Gauge, type Registry as Metrics } from '../process/metrics.ts';
-import { configWebhook, podsWanted, podWebhooks, type WebhookService } from '../webhook/registration.ts';
+import {
+  configWebhook,
+  podsWanted,
+  podWebhooks,
+  type Webhook,
+  type WebhookService,
+} from '../webhook/registration.ts';
 import type { CertificateSource, Served } from './webhook-certificates.ts';
 
 interface Options {
@@ -43,7 +50,8 @@ export class WebhookDuties {
     const { kubernetes, lease, identity, metrics, log } = options;
     this.#latest = new Latest({
       act: () => this.#fulfil(),
-      failed: (error) => log.warn({ err: error }, 'the registration stays as it is, and is looked at again'),
+      failed: (error) =>
+        log.warn({ err: error }, 'certificates or registrations stay as they are, and are looked at again'),
       restMs: REST_MS,
       retryMs: RETRY_MS,
     });
@@ -81,20 +89,49 @@ export class WebhookDuties {
 
   async #fulfil(): Promise<void> {
     if (!this.#leader.isLeading) return;
-    const { certificates, served, isNeeded, config, configMap, service, kubernetes, clusterRole, log } =
-      this.#options;
-    await certificates.maintain();
-    const [known, needed] = [served(), isNeeded()];
-    if (known === undefined || needed === undefined || !this.#leader.isLeading) return;
-    const { authorities } = known;
-    const mode = podsWanted(config(), needed);
-    const place = { name: clusterRole, clusterRole };
-    const pods = mode === undefined ? [] : podWebhooks(mode, { config: config(), service, authorities });
-    const ofPods = await registerWebhooks(kubernetes, 'mutatingwebhookconfigurations', place, pods);
-    if (ofPods !== 'kept') log.info({ mode: mode ?? 'none' }, `the webhook for Pods is ${ofPods}`);
-    const ofConfig = await registerWebhooks(kubernetes, 'validatingwebhookconfigurations', place, [
-      configWebhook(configMap, { service, authorities }),
+    await doEach([
+      () => this.#options.certificates.maintain(),
+      () => this.#registerForPods(),
+      () => this.#registerForConfig(),
     ]);
-    if (ofConfig !== 'kept') log.info(`the webhook for the configuration is ${ofConfig}`);
   }
+
+  async #registerForPods(): Promise<void> {
+    const { served, isNeeded, config, service, log } = this.#options;
+    const [known, needed] = [served(), isNeeded()];
+    if (known === undefined || needed === undefined) return;
+    const mode = podsWanted(config(), needed);
+    const { authorities } = known;
+    const wanted = mode === undefined ? [] : podWebhooks(mode, { config: config(), service, authorities });
+    const done = await this.#register('mutatingwebhookconfigurations', wanted);
+    if (done !== 'kept') log.info({ mode: mode ?? 'none' }, `the webhook for Pods is ${done}`);
+  }
+
+  async #registerForConfig(): Promise<void> {
+    const { served, isNeeded, configMap, service, log } = this.#options;
+    const known = served();
+    if (known === undefined || isNeeded() === undefined) return;
+    const wanted = [configWebhook(configMap, { service, authorities: known.authorities })];
+    const done = await this.#register('validatingwebhookconfigurations', wanted);
+    if (done !== 'kept') log.info(`the webhook for the configuration is ${done}`);
+  }
+
+  async #register(registry: Registry, wanted: readonly Webhook[]): Promise<Done> {
+    if (!this.#leader.isLeading) return 'kept';
+    const { kubernetes, clusterRole } = this.#options;
+    return registerWebhooks(kubernetes, registry, { name: clusterRole, clusterRole }, wanted);
+  }
+}
+
+/** One after the other, each whatever became of those before it. */
+async function doEach(duties: readonly (() => Promise<void>)[]): Promise<void> {
+  const failures: unknown[] = [];
+  for (const duty of duties) {
+    try {
+      await duty();
+    } catch (error) {
+      failures.push(error);
+    }
+  }
+  if (failures.length > 0) throw new AggregateError(failures, failures.map(describe).join('; '));
 }

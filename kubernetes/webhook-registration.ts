@@ -11,7 +11,7 @@ export interface RegistrationPlace {
 /** What is done, for the log. */
 export type Done = 'registered' | 'changed' | 'withdrawn' | 'kept';
 
-type Registry = 'mutatingwebhookconfigurations' | 'validatingwebhookconfigurations';
+export type Registry = 'mutatingwebhookconfigurations' | 'validatingwebhookconfigurations';
 /** What both kinds know; `reinvocationPolicy` is for those that change objects. */
 type Webhook = NonNullable<ObjectOf<'mutatingwebhookconfigurations'>['webhooks']>[number];
 
