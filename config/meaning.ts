@@ -1,24 +1,15 @@
 import { CANARY_HOST } from '../oci/canary.ts';
-import { isLoopback, parseHost } from '../oci/host.ts';
-import { isNamedHost, isOnDockerHub } from '../oci/reference.ts';
+import { parseHost } from '../oci/host.ts';
+import { isNamedHost } from '../oci/reference.ts';
 import { type Config, DIRECT_EGRESS, type Upstream } from './config.ts';
 import type { Endpoint } from './endpoint.ts';
 import { isForbiddenTarget } from './forbidden-targets.ts';
 import { KNOWN_PREFIXES } from './known-upstreams.ts';
-import type { Problem } from './problem.ts';
+import type { Problem, Report } from './problem.ts';
+import { checkRewrite, type StartedWith } from './rewrite-meaning.ts';
 import { hostPrefix } from './routing.ts';
-import type { RawConfig, RawUpstream } from './schema.ts';
+import { namesIn, type RawConfig, type RawUpstream } from './schema.ts';
 import type { Path, YamlSource } from './yaml-source.ts';
-
-/** What takes the place of `rewriteTo` where there is none, unless it is known to be another. */
-const DOOR = '127.0.0.1:5700';
-
-/** What the webhook was started with, where that is known. */
-export interface StartedWith {
-  readonly rewriteTo?: string;
-}
-
-type Report = (severity: Problem['severity'], path: Path, message: string, remedy: string) => void;
 
 /** Looks for what no single key shows: contradictions, loops, prefixes that are claimed twice, doubtful settings. */
 export function checkMeaning(
@@ -76,13 +67,6 @@ function checkHosts(raw: RawConfig, report: Report): void {
     if (first === undefined) seen.set(host, path.join('.'));
     else report('error', path, `${host} is configured a second time, after ${first}`, 'Keep one of the two.');
   }
-}
-
-/** The keys of all upstreams. */
-function namesIn(raw: RawConfig): readonly (readonly [key: 'upstreams' | 'proxies', name: string])[] {
-  return (['upstreams', 'proxies'] as const).flatMap((key) =>
-    Object.keys(raw[key] ?? {}).map((name) => [key, name] as const),
-  );
 }
 
 function checkUpstream(
@@ -233,65 +217,4 @@ function checkNamespaces(raw: RawConfig, config: Config, report: Report): void {
   for (const key of ['podSelector', 'namespaceSelector'] as const)
     if (Object.keys(raw[key] ?? {}).length > 0)
       report('warning', [key], "a node's runtime does not know labels, and weir goes by none", remedy);
-}
-
-/** What a name leads to that begins with `rewriteTo`, or with what takes its place. */
-function checkRewrite(raw: RawConfig, config: Config, startedWith: StartedWith, report: Report): void {
-  const { fallback, rewriteTo } = config;
-  if (fallback === 'always' && isLoopback(rewriteTo ?? startedWith.rewriteTo ?? DOOR))
-    report(
-      'warning',
-      ['fallback'],
-      '"always" gives Pods the name of the door of their node, whatever node they come to',
-      'CRI-O and nodes without an agent cannot pull by it: with such nodes, set "rewriteTo" to a host that speaks https (or webhook.rewriteTo of the chart).',
-    );
-  if (rewriteTo === undefined) checkStartedWith(raw, config, startedWith, report);
-  else checkRewriteTo(rewriteTo, config, startedWith, report);
-}
-
-/** Whatever is rewritten to an upstream's own name would go there, past weir, under a path that it does not have. */
-function checkRewriteTo(
-  rewriteTo: string,
-  { upstreams }: Config,
-  startedWith: StartedWith,
-  report: Report,
-): void {
-  if (isOnDockerHub(rewriteTo))
-    report(
-      'error',
-      ['rewriteTo'],
-      `in the name of an image, ${rewriteTo} would be Docker Hub`,
-      'Name a host with a dot or a port under which nodes reach weir itself, or remove it.',
-    );
-  else if (upstreams.has(parseHost(rewriteTo) ?? rewriteTo))
-    report(
-      'error',
-      ['rewriteTo'],
-      `${rewriteTo} is an upstream, and not weir's registry`,
-      'Name a host under which nodes reach weir itself, or remove it.',
-    );
-  const door = doorIn(startedWith);
-  if (isLoopback(rewriteTo) && rewriteTo !== (door ?? DOOR))
-    report(
-      door === undefined ? 'warning' : 'error',
-      ['rewriteTo'],
-      `nodes have their door at ${door ?? `${DOOR}, unless the chart says otherwise`}, and not at ${rewriteTo}`,
-      'Remove it: the door is taken where there is none. Or name a host under which nodes reach weir itself.',
-    );
-}
-
-/** Where the webhook was started with an address of the loopback, that is the door. */
-function doorIn({ rewriteTo }: StartedWith): string | undefined {
-  return rewriteTo !== undefined && isLoopback(rewriteTo) ? rewriteTo : undefined;
-}
-
-function checkStartedWith(raw: RawConfig, config: Config, { rewriteTo }: StartedWith, report: Report): void {
-  const host = rewriteTo === undefined ? undefined : parseHost(rewriteTo);
-  if (host === undefined || !config.upstreams.has(host)) return;
-  report(
-    'error',
-    namesIn(raw).find(([, name]) => parseHost(name) === host) ?? ['upstreams'],
-    `${host} is what the webhook was started with as the host of weir's own registry`,
-    'Set "rewriteTo" to a host under which nodes reach weir itself, correct webhook.rewriteTo of the chart, or take the upstream out.',
-  );
 }

@@ -12,8 +12,9 @@ import {
 import type { Endpoint } from './endpoint.ts';
 import { parseEndpoint } from './endpoint.ts';
 import { KNOWN_UPSTREAMS } from './known-upstreams.ts';
-import { checkMeaning, type StartedWith } from './meaning.ts';
+import { checkMeaning } from './meaning.ts';
 import { ConfigError, type Problem } from './problem.ts';
+import type { StartedWith } from './rewrite-meaning.ts';
 import { hostPrefix } from './routing.ts';
 import { configSchema, type RawConfig, type RawTags, type RawUpstream } from './schema.ts';
 import { type Path, readYaml, type YamlSource } from './yaml-source.ts';

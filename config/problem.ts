@@ -1,3 +1,5 @@
+import type { Path } from './yaml-source.ts';
+
 /** One thing that is wrong with a configuration, or doubtful in it. */
 export interface Problem {
   readonly severity: 'error' | 'warning';
@@ -10,6 +12,9 @@ export interface Problem {
   /** What to write instead. */
   readonly remedy: string;
 }
+
+/** Takes a problem with what stands at this path. */
+export type Report = (severity: Problem['severity'], path: Path, message: string, remedy: string) => void;
 
 /** `config.yaml:7:3: error: upstreams.ghcr.io.mirror: … . Remedy.` — the form that editors jump to. */
 export function formatProblem(problem: Problem, file: string): string {

@@ -175,3 +175,10 @@ export const configSchema = z.strictObject({
 export type RawConfig = z.output<typeof configSchema>;
 export type RawUpstream = z.output<typeof upstream>;
 export type RawTags = z.output<typeof tags>;
+
+/** The keys of all upstreams. */
+export function namesIn(raw: RawConfig): readonly (readonly [key: 'upstreams' | 'proxies', name: string])[] {
+  return (['upstreams', 'proxies'] as const).flatMap((key) =>
+    Object.keys(raw[key] ?? {}).map((name) => [key, name] as const),
+  );
+}
