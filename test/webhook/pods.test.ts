@@ -354,6 +354,13 @@ suite('a Pod that is bound', () => {
       assert.deepEqual(imagesIn(await now.bind(waiting, 'other')), [image]);
     });
 
+  test('keeps the name that it was made with, whatever was edited meanwhile, where every Pod is rewritten', async () => {
+    const now = always();
+    const waiting = await now.create(podOf('quay.io/app:1'));
+    now.configure('upstreams: { ghcr.io: {} }\nfallback: always\n');
+    assert.deepEqual(imagesIn(await now.bind(waiting, 'other')), ['127.0.0.1:5700/quay.io/app:1']);
+  });
+
   test('gets its own names back after the webhook was started anew, and the door is another', async () => {
     const waiting = await stage().bind(podOf('nginx:1'), 'fallback');
     const now = new Stage(CONFIG, { registry: { ...REGISTRY, rewriteTo: '127.0.0.1:5800' } });
