@@ -91,7 +91,11 @@ suite('the webhook in a cluster', () => {
       stage.configure('enabld: true'),
       /config\.yaml:4:1: error: enabld: the key is not known/,
     );
-    await assert.rejects(stage.configure(`rewriteTo: ${new URL(stage.upstream.url).host}`), /is weir itself/);
+    await assert.rejects(stage.configure(`proxies: { a.io: "http://${DOOR}" }`), /is weir itself/);
+    await assert.rejects(
+      stage.configure('rewriteTo: 127.0.0.1:9999'),
+      /nodes have their door at .*, and not at 127\.0\.0\.1:9999/,
+    );
     const patch = JSON.stringify({ data: { 'config.yaml': 'upstreams: {}\n' } });
     const doubtful = ['patch', 'configmap', 'weir', '--namespace', NAMESPACE, '--patch', patch];
     const flags = ['--dry-run=server', '--warnings-as-errors'];
