@@ -5,7 +5,6 @@ import type { ObjectName } from '../kubernetes/client.ts';
 import { Leader } from '../kubernetes/leader.ts';
 import { type Done, type Registry, registerWebhooks } from '../kubernetes/webhook-registration.ts';
 import { Latest } from '../process/latest.ts';
-import { describe } from '../process/lifecycle.ts';
 import { Gauge, type Registry as Metrics } from '../process/metrics.ts';
 import {
   configWebhook,
@@ -42,19 +41,24 @@ const RETRY_MS = 1_000;
 export class WebhookDuties {
   readonly #options: Options;
   readonly #leader: Leader;
-  readonly #latest: Latest<undefined>;
+  /** Each goes on whatever becomes of the others. */
+  readonly #duties: readonly Latest<undefined>[];
   readonly #timer: NodeJS.Timeout;
 
   constructor(options: Options) {
     this.#options = options;
-    const { kubernetes, lease, identity, metrics, log } = options;
-    this.#latest = new Latest({
-      act: () => this.#fulfil(),
-      failed: (error) =>
-        log.warn({ err: error }, 'certificates or registrations stay as they are, and are looked at again'),
-      restMs: REST_MS,
-      retryMs: RETRY_MS,
-    });
+    const { kubernetes, lease, identity, certificates, metrics, log } = options;
+    this.#duties = [
+      this.#duty(() => certificates.maintain(), 'the certificates stay as they are, and are looked at again'),
+      this.#duty(
+        () => this.#registerForPods(),
+        'the registration for Pods stays as it is, and is looked at again',
+      ),
+      this.#duty(
+        () => this.#registerForConfig(),
+        'the registration for the configuration stays as it is, and is looked at again',
+      ),
+    ];
     this.#leader = new Leader({
       kubernetes,
       lease,
@@ -78,22 +82,24 @@ export class WebhookDuties {
 
   /** Something has changed that the registration goes by. */
   look(): void {
-    this.#latest.put(undefined);
+    for (const duty of this.#duties) duty.put(undefined);
   }
 
   async close(): Promise<void> {
     clearInterval(this.#timer);
-    await this.#latest.close();
+    await Promise.all(this.#duties.map((duty) => duty.close()));
     await this.#leader.close();
   }
 
-  async #fulfil(): Promise<void> {
-    if (!this.#leader.isLeading) return;
-    await doEach([
-      () => this.#options.certificates.maintain(),
-      () => this.#registerForPods(),
-      () => this.#registerForConfig(),
-    ]);
+  #duty(fulfil: () => Promise<void>, left: string): Latest<undefined> {
+    return new Latest({
+      act: async () => {
+        if (this.#leader.isLeading) await fulfil();
+      },
+      failed: (error) => this.#options.log.warn({ err: error }, left),
+      restMs: REST_MS,
+      retryMs: RETRY_MS,
+    });
   }
 
   async #registerForPods(): Promise<void> {
@@ -117,21 +123,7 @@ export class WebhookDuties {
   }
 
   async #register(registry: Registry, wanted: readonly Webhook[]): Promise<Done> {
-    if (!this.#leader.isLeading) return 'kept';
     const { kubernetes, clusterRole } = this.#options;
     return registerWebhooks(kubernetes, registry, { name: clusterRole, clusterRole }, wanted);
   }
-}
-
-/** One after the other, each whatever became of those before it. */
-async function doEach(duties: readonly (() => Promise<void>)[]): Promise<void> {
-  const failures: unknown[] = [];
-  for (const duty of duties) {
-    try {
-      await duty();
-    } catch (error) {
-      failures.push(error);
-    }
-  }
-  if (failures.length > 0) throw new AggregateError(failures, failures.map(describe).join('; '));
 }
