@@ -50,18 +50,6 @@ suite('a registry whose credentials are not in its flags', () => {
     }
   }
 
-  async function served(answer: RequestListener, use: (url: string) => Promise<void>): Promise<void> {
-    const source = createServer(answer).listen(0, '127.0.0.1');
-    await once(source, 'listening');
-    const address = source.address();
-    try {
-      await use(`http://127.0.0.1:${typeof address === 'object' ? address?.port : ''}`);
-    } finally {
-      source.close();
-      source.closeAllConnections();
-    }
-  }
-
   test('says in a line that there are none', async () => {
     await assert.rejects(readiness({}), /there are no credentials \(.+\); set AWS_ACCESS_KEY_ID/);
   });
@@ -103,3 +91,16 @@ suite('a registry whose credentials are not in its flags', () => {
     );
   });
 });
+
+/** Has a source of credentials answer so, and gives its URL. */
+async function served(answer: RequestListener, use: (url: string) => Promise<void>): Promise<void> {
+  const source = createServer(answer).listen(0, '127.0.0.1');
+  await once(source, 'listening');
+  const address = source.address();
+  try {
+    await use(`http://127.0.0.1:${typeof address === 'object' ? address?.port : ''}`);
+  } finally {
+    source.close();
+    source.closeAllConnections();
+  }
+}
