@@ -14,6 +14,27 @@
 {{- end }}
 {{- end }}
 
+{{/* The one that the webhook goes by: the configuration's comes first. */}}
+{{- define "weir.rewriteToInForce" -}}
+{{- (include "weir.configKnown" . | fromYaml).rewriteTo | default (include "weir.rewriteTo" .) }}
+{{- end }}
+
+{{/* Whether a host is the node itself, as oci/host.ts has it. */}}
+{{- define "weir.isLoopback" -}}
+{{- if regexMatch "^(localhost|127([.][0-9]{1,3}){3}|\\[::1\\])(:[0-9]+)?$" (lower .) }}true{{ end }}
+{{- end }}
+
+{{/* Whether an image's name can begin with this host: without a dot or port it would be a repository of Docker Hub. */}}
+{{- define "weir.isHostOfImages" -}}
+{{- if regexMatch "[.:]|^localhost$" (lower .) }}true{{ end }}
+{{- end }}
+
+{{/* A registry's host as references are read: Docker Hub has one name. */}}
+{{- define "weir.canonicalHost" -}}
+{{- $host := lower . }}
+{{- has $host (list "index.docker.io" "registry-1.docker.io" "registry.hub.docker.com") | ternary "docker.io" $host }}
+{{- end }}
+
 {{/* What the Secret is called in which cert-manager keeps the certificate. */}}
 {{- define "weir.webhookTlsName" -}}{{ include "weir.webhookName" . }}-tls{{- end }}
 
@@ -50,12 +71,17 @@
 {{- $upstreams := (include "weir.configKnown" . | fromYaml).upstreams }}
 {{- range $host, $upstream := kindIs "map" $upstreams | ternary $upstreams dict }}
 {{- if and (kindIs "map" $upstream) (eq (get ($upstream | default dict) "via" | toString) "node") (get ($upstream | default dict) "mirror") }}
-{{- $mirror := toString $upstream.mirror }}
-{{- $url := urlParse (contains "://" $mirror | ternary $mirror (printf "https://%s" $mirror)) }}
-{{- $path := trimAll "/" (regexReplaceAll "^/v2(/|$)" $url.path "/") }}
-{{- $port := eq $url.scheme "https" | ternary ":443" ":80" }}
-{{- $_ := set $names (lower $host) (printf "%s/%s" (trimSuffix $port (lower $url.host)) (empty $path | ternary "" (printf "%s/" $path))) }}
+{{- $_ := set $names (include "weir.canonicalHost" $host) (include "weir.mirrorName" $upstream.mirror) }}
 {{- end }}
 {{- end }}
 {{- toJson $names }}
+{{- end }}
+
+{{/* What names of images begin with in a mirror. */}}
+{{- define "weir.mirrorName" -}}
+{{- $mirror := toString . }}
+{{- $url := urlParse (contains "://" $mirror | ternary $mirror (printf "https://%s" $mirror)) }}
+{{- $path := trimAll "/" (regexReplaceAll "^/v2(/|$)" $url.path "/") }}
+{{- $port := eq $url.scheme "https" | ternary ":443" ":80" }}
+{{- printf "%s/%s" (trimSuffix $port (lower $url.host)) (empty $path | ternary "" (printf "%s/" $path)) }}
 {{- end }}
