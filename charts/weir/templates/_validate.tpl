@@ -8,6 +8,13 @@
 {{- include "weir.problems.cluster" . }}
 {{- end }}
 
+{{/* HOST[:PORT] as the programs read it. */}}
+{{- define "weir.hostPattern" -}}
+{{- $label := "[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?" }}
+{{- $port := "0*([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])" }}
+{{- printf "(%s([.]%s)*|\\[[0-9A-Fa-f:.]+\\])(:%s)?" $label $label $port }}
+{{- end }}
+
 {{/* Values that are no such thing. The schema has the types; a pattern of it would say no more than that it does not match. */}}
 {{- define "weir.problems.words" }}
 {{- $bucket := "the bucket's name alone, of lower-case letters, digits, dots and hyphens" }}
@@ -22,7 +29,7 @@
 {{- $host := "HOST or HOST:PORT as in the names of images, without https://"}}
 {{- $selector := "labels of nodes as kubectl takes them, as in pool in (a, b)"}}
 {{- $namePattern := "^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?)?$" }}
-{{- $hostPattern := "^([A-Za-z0-9.-]+(:[0-9]{1,5})?|\\[[0-9A-Fa-f:.]+\\](:[0-9]{1,5})?)?$" }}
+{{- $hostPattern := printf "^(%s)?$" (include "weir.hostPattern" .) }}
 {{- $label := "[A-Za-z0-9]([A-Za-z0-9._/-]*[A-Za-z0-9])?" }}
 {{- $values := "[(] *[A-Za-z0-9._-]*( *, *[A-Za-z0-9._-]*)* *[)]" }}
 {{- $term := printf "(!? *%s|%s *(=|==|!=) *[A-Za-z0-9._-]*|%s +(in|notin) +%s)" $label $label $label $values }}
@@ -191,6 +198,40 @@ config.existingConfigMap is given, and so is config.{{ keys $given | sortAlpha |
 {{- end }}
 {{- end }}
 {{- end }}
+{{- range $given.skipOwners }}
+{{- if not (regexMatch "^([*]|[A-Z][A-Za-z0-9]{0,62})([.][a-z0-9]+([.-][a-z0-9]+)*)?$" .) }}
+config.skipOwners has "{{ . }}": write KIND.GROUP as in Cluster.postgresql.cnpg.io, or *.GROUP for every kind.
+{{- end }}
+{{- end }}
+{{- $addresses := dict }}
+{{- $places := dict }}
+{{- range $group := list "upstreams" "proxies" }}
+{{- range $host, $upstream := get $given $group | default dict }}
+{{- $place := printf "config.%s.%s" $group $host }}
+{{- if not (regexMatch (printf "^%s$" (include "weir.hostPattern" $)) $host) }}
+config.{{ $group }} has "{{ $host }}": write a host as in names of images, HOST or HOST:PORT.
+{{- end }}
+{{- $canonical := include "weir.canonicalHost" $host }}
+{{- with get $places $canonical }}
+{{ . }} and {{ $place }} are both {{ $canonical }}: keep one of the two.
+{{- end }}
+{{- $_ := set $places $canonical $place }}
+{{- if kindIs "string" $upstream }}
+{{- $_ := set $addresses $place $upstream }}
+{{- end }}
+{{- range $key := list "endpoint" "mirror" }}
+{{- if and (kindIs "map" $upstream) (hasKey ($upstream | default dict) $key) }}
+{{- $_ := set $addresses (printf "%s.%s" $place $key) (get $upstream $key) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- /* What may hold a secret is not repeated. */}}
+{{- range $place, $address := $addresses }}
+{{- if not (regexMatch "^((?i)https?://)?[^/?#@\\s\\\\]+(/([a-z0-9][a-z0-9._/-]*)?)?$" $address) }}
+{{ $place }} is no address of a registry: write https://HOST[:PORT] or http://HOST[:PORT], with a path only where the registry is kept under one.
+{{- end }}
+{{- end }}
 {{- range $way, $hops := $egress }}
 {{- range kindIs "string" $hops.proxy | ternary (list $hops.proxy) $hops.proxy }}
 {{- if not (regexMatch "^(direct|(https?|socks5)://.+)$" .) }}
@@ -231,6 +272,11 @@ config.upstreams.{{ $host }}.ca names the file {{ .ca }}, which is none of ca.bu
 {{- end }}
 {{- if and (eq (.via | default "") "node") (not .mirror) }}
 config.upstreams.{{ $host }}.via is "node", and there is no mirror to send the nodes to: add "mirror: https://HOST", or remove via.
+{{- else if eq (.via | default "") "node" }}
+{{- $mirror := include "weir.mirrorName" .mirror | splitList "/" | first }}
+{{- if not (include "weir.isHostOfImages" $mirror) }}
+config.upstreams.{{ $host }}.mirror has the host "{{ $mirror }}", which names of images would have as a repository of Docker Hub: with "via: node", write one with a dot, or with a port of its own.
+{{- end }}
 {{- end }}
 {{- end }}
 {{- end }}
@@ -286,9 +332,36 @@ config.fallback is "always", and there is no webhook: set webhook.enabled to tru
 {{- if and .enabled (not (include "weir.rewriteTo" $)) (eq ($config.fallback | default "") "always") }}
 config.fallback is "always", and without the door nodes find the registry under no name that images could have: set webhook.rewriteTo.
 {{- end }}
+{{- $door := printf "127.0.0.1:%d" (int $.Values.door.port) }}
+{{- $known := include "weir.configKnown" $ | fromYaml }}
+{{- $meant := include "weir.configMeant" $ | fromYaml }}
+{{- range list (list "webhook.rewriteTo" .rewriteTo $known) (list "config.rewriteTo" $config.rewriteTo $meant) }}
+{{- $place := index . 0 }}
+{{- $mirrored := index . 2 }}
+{{- with index . 1 }}
+{{- $hosts := list }}
+{{- range $host := concat (keys ($mirrored.upstreams | default dict)) (keys ($mirrored.proxies | default dict)) }}
+{{- $hosts = append $hosts (include "weir.canonicalHost" $host) }}
+{{- end }}
+{{- if has (include "weir.canonicalHost" .) $hosts }}
+{{ $place }} is "{{ . }}", which is an upstream and not weir's registry: write a host under which nodes reach the registry, or leave it out.
+{{- else if not (include "weir.isHostOfImages" .) }}
+{{ $place }} is "{{ . }}", which names of images would have as a repository of Docker Hub: write a host with a dot or with its port, as in mirror.corp or mirror:443.
+{{- else if include "weir.isLoopback" . }}
+{{- if ne $.Values.mirrorAddress "door" }}
+{{ $place }} is "{{ . }}", and with the mirrorAddress {{ $.Values.mirrorAddress }} no node has a door there: write a host under which nodes reach the registry, or leave it out.
+{{- else if ne . $door }}
+{{ $place }} is "{{ . }}", and the door of a node is at {{ $door }}: leave it out, or write a host under which nodes reach the registry.
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
 {{- $isKnown := and (not $config.existingConfigMap) (eq (include "weir.mirrorNames" $) "{}") }}
-{{- if and .enabled .fallbackNodeSelector $isKnown (hasPrefix "127." (include "weir.rewriteTo" $)) }}
-webhook.fallbackNodeSelector is for nodes without an agent, where nobody listens on 127.0.0.1: set webhook.rewriteTo to a host under which they reach the registry.
+{{- if and .enabled .fallbackNodeSelector $isKnown (include "weir.isLoopback" (include "weir.rewriteToInForce" $)) }}
+webhook.fallbackNodeSelector is for nodes without an agent, where nobody listens on 127.0.0.1: set {{ hasKey $known "rewriteTo" | ternary "config" "webhook" }}.rewriteTo to a host under which they reach the registry.
+{{- end }}
+{{- if regexMatch "(^|[ ,!])weir[.]dev/mirror([ ,=!]|$)" .fallbackNodeSelector }}
+webhook.fallbackNodeSelector has the label weir.dev/mirror, which agents write: select the nodes without an agent by a label of theirs.
 {{- end }}
 {{- if and .certManager.issuerRef (not .certManager.enabled) }}
 webhook.certManager.issuerRef does nothing without webhook.certManager.enabled: set it to true.
