@@ -30,7 +30,11 @@ after(() => rm(directory, { recursive: true, force: true }));
 
 function manifestsIn(text: string): z.infer<typeof manifest>[] {
   return parseAllDocuments(text)
-    .map((document) => manifest.nullable().parse(document.toJS()))
+    .map((document) => {
+      // Such as a key that a mapping has twice.
+      assert.deepEqual(document.errors, []);
+      return manifest.nullable().parse(document.toJS());
+    })
     .filter((one) => one !== null);
 }
 

@@ -47,14 +47,19 @@ app.kubernetes.io/instance: {{ $root.Release.Name }}
 app.kubernetes.io/component: {{ index . 1 }}
 {{- end }}
 
+{{/* Takes the root, a component, and labels of the values, which come before those of all objects. */}}
 {{- define "weir.labels" -}}
 {{- $root := index . 0 -}}
+{{- $chart := printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+{{- $labels := dict "helm.sh/chart" $chart }}
+{{- range concat (list $root.Values.commonLabels) (slice . 2) }}
+{{- range $key, $value := . }}
+{{- $_ := set $labels $key $value }}
+{{- end }}
+{{- end -}}
 {{ include "weir.selectorLabels" . }}
 app.kubernetes.io/part-of: weir
 app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ $root.Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
-{{- with $root.Values.commonLabels }}
-{{ toYaml . }}
-{{- end }}
+{{ toYaml $labels }}
 {{- end }}

@@ -41,6 +41,11 @@ imagePullSecrets:
 {{- end }}
 {{- end }}
 
+{{/* Whether there is such a variable of the values, in place of the chart's. Takes the values' and a name. */}}
+{{- define "weir.hasEnv" -}}
+{{- range index . 0 }}{{ if eq (toString .name) (index $ 1) }}true{{ end }}{{ end }}
+{{- end }}
+
 {{- define "weir.linuxNodes" -}}
 {{ toYaml (merge (dict "kubernetes.io/os" "linux") .) }}
 {{- end }}

@@ -313,6 +313,11 @@ door.port and agent.metricsPort are both {{ $door }}: every node needs two free 
 {{ $name }} is {{ $port }}, which Kubernetes may give to a Service (30000 to 32767 are for NodePorts): choose another.
 {{- end }}
 {{- end }}
+{{- range list "NODE_NAME" "HOST_IP" }}
+{{- if include "weir.hasEnv" (list $.Values.agent.extraEnv .) }}
+agent.extraEnv has {{ . }}, by which an agent knows its node: take it out.
+{{- end }}
+{{- end }}
 {{- if and .Values.agent.criticalPodsQuota (not .Values.agent.priorityClassName) }}
 agent.criticalPodsQuota is a quota for agent.priorityClassName: give one, or unset the quota.
 {{- end }}
