@@ -368,6 +368,23 @@ webhook.fallbackNodeSelector is for nodes without an agent, where nobody listens
 {{- if regexMatch "(^|[ ,!])weir[.]dev/mirror([ ,=!]|$)" .fallbackNodeSelector }}
 webhook.fallbackNodeSelector has the label weir.dev/mirror, which agents write: select the nodes without an agent by a label of theirs.
 {{- end }}
+{{- if not .enabled }}
+{{- range $key, $given := dict "rewriteTo" .rewriteTo "fallbackNodeSelector" .fallbackNodeSelector "certManager.enabled" .certManager.enabled }}
+{{- if $given }}
+webhook.{{ $key }} does nothing without webhook.enabled: set that to true, or unset this.
+{{- end }}
+{{- end }}
+{{- end }}
+{{- if .enabled }}
+{{- range $of, $account := dict "agent" (include "weir.agentAccount" $) "registry" (include "weir.registryAccount" $) }}
+{{- if eq $account (include "weir.webhookAccount" $) }}
+The webhook's service account is {{ $account }}, which is the {{ $of }}'s as well, and each would have the other's rights: give webhook.serviceAccount.name another.
+{{- end }}
+{{- end }}
+{{- end }}
+{{- if and .certManager.enabled .certManager.issuerRef (not .certManager.issuerRef.name) }}
+webhook.certManager.issuerRef does nothing without a name: give it one, or leave all of it out.
+{{- end }}
 {{- if and .certManager.issuerRef (not .certManager.enabled) }}
 webhook.certManager.issuerRef does nothing without webhook.certManager.enabled: set it to true.
 {{- end }}
