@@ -345,8 +345,10 @@ config.fallback is "always", and without the door nodes find the registry under 
 {{- $mirrored := index . 2 }}
 {{- with index . 1 }}
 {{- $hosts := list }}
-{{- range $host := concat (keys ($mirrored.upstreams | default dict)) (keys ($mirrored.proxies | default dict)) }}
+{{- range list $mirrored.upstreams $mirrored.proxies }}
+{{- range $host, $_ := kindIs "map" . | ternary . dict }}
 {{- $hosts = append $hosts (include "weir.canonicalHost" $host) }}
+{{- end }}
 {{- end }}
 {{- if has (include "weir.canonicalHost" .) $hosts }}
 {{ $place }} is "{{ . }}", which is an upstream and not weir's registry: write a host under which nodes reach the registry, or leave it out.

@@ -19,9 +19,9 @@
 {{- (include "weir.configKnown" . | fromYaml).rewriteTo | default (include "weir.rewriteTo" .) }}
 {{- end }}
 
-{{/* Whether a host is the node itself, as oci/host.ts has it. */}}
+{{/* Whether a host is the node itself, however its address is written. */}}
 {{- define "weir.isLoopback" -}}
-{{- if regexMatch "^(localhost|127([.][0-9]{1,3}){3}|\\[::1\\])(:[0-9]+)?$" (lower .) }}true{{ end }}
+{{- if regexMatch "^(localhost|127([.][0-9]+){1,3}|\\[::1\\])(:[0-9]+)?$" (lower .) }}true{{ end }}
 {{- end }}
 
 {{/* Whether an image's name can begin with this host: without a dot or port it would be a repository of Docker Hub. */}}
