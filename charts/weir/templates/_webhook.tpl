@@ -3,14 +3,14 @@
 {{- if and .Values.webhook.enabled (include "weir.rewriteTo" .) }}true{{ end }}
 {{- end }}
 
-{{/* The host that takes the place of a registry's in rewritten images. */}}
+{{/* The host that takes the place of a registry's in rewritten images, where the configuration names none. */}}
 {{- define "weir.rewriteTo" -}}
 {{- if .Values.webhook.rewriteTo }}
 {{- .Values.webhook.rewriteTo }}
-{{- else if .Values.config.rewriteTo }}
-{{- .Values.config.rewriteTo }}
 {{- else if eq .Values.mirrorAddress "door" }}
 {{- printf "127.0.0.1:%d" (int .Values.door.port) }}
+{{- else if .Values.config.rewriteTo }}
+{{- .Values.config.rewriteTo }}
 {{- end }}
 {{- end }}
 
