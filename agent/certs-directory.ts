@@ -21,7 +21,7 @@ import { judge, markerOf } from './marker.ts';
 import { MIRROR_CA_PATH, writeMirrorCa } from './mirror-ca.ts';
 import { withNodeLock } from './node-lock.ts';
 import { pathOnNode } from './node-root.ts';
-import { removeOriginal, saveOriginal } from './original.ts';
+import { removeOriginalsOf, saveOriginal } from './original.ts';
 import { failedBy } from './reason-code.ts';
 import { restoreOthers } from './rollback.ts';
 import type { Outcome, Wanted } from './runtime-files.ts';
@@ -151,7 +151,7 @@ async function applyRoute(work: Work, route: Route, directory: HostDirectory): P
   if (!directory.exists)
     await makeDirectoryWith(directory.path, basename(directory.file), text, basis.access);
   else await replaceFile(directory.file, text, basis.access);
-  await removeSuperseded(state, written, text);
+  await removeSuperseded(state, directory.name, written, text);
   const isHealed = verdict?.kind === 'damaged' || (verdict === undefined && written !== undefined);
   return { state: CONFIGURED, change: { kind: isHealed ? 'healed' : 'written' } };
 }
@@ -165,10 +165,19 @@ function left(kind: 'overridden' | 'unparsable' | 'unsupported', reason: string,
   };
 }
 
-/** Only the latest original is the one to go back to. */
-async function removeSuperseded(state: State, before: string | undefined, now: string): Promise<void> {
-  const was = before === undefined ? undefined : markerOf(before)?.was;
-  const is = markerOf(now)?.was;
-  if (typeof was !== 'object' || (typeof is === 'object' && is.original === was.original)) return;
-  await removeOriginal(state.originals, was.original);
+/** The latest original is the one to go back to, and the one before it is kept until that is done. */
+async function removeSuperseded(
+  state: State,
+  directory: string,
+  before: string | undefined,
+  now: string,
+): Promise<void> {
+  const keep = [before ?? '', now].flatMap((text) => originalIn(text));
+  if (keep.length > 1 && keep[0] !== keep[1])
+    await removeOriginalsOf(state.originals, directory, new Set(keep));
+}
+
+function originalIn(text: string): readonly string[] {
+  const was = markerOf(text)?.was;
+  return typeof was === 'object' ? [was.original] : [];
 }

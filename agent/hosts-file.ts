@@ -50,6 +50,16 @@ export function isSameHost(one: string, other: string): boolean {
   return one === other || placeOf(one) === placeOf(other);
 }
 
+/** Whether containerd would ask a host because of this file. */
+export function namesHost({ root, hosts }: HostsFile, host: string): boolean {
+  return isServer(root, host) || hosts.keys().some((one) => isSameHost(one, host));
+}
+
+/** Whether the `server` at a file's root is this host. */
+export function isServer(root: JsonMap, host: string): boolean {
+  return typeof root['server'] === 'string' && isSameHost(root['server'], host);
+}
+
 /** containerd's parseHostConfig: https unless it begins with `http`; `/v2` is appended to a path without one. */
 function placeOf(host: string): string {
   const url = host.startsWith('http') ? host : `https://${host}`;

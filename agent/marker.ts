@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import * as z from 'zod';
 import { parseJson } from '../oci/json.ts';
 import { messageOf } from '../process/file-problem.ts';
-import { type HostsFile, parseHosts } from './hosts-file.ts';
+import { type HostsFile, namesHost, parseHosts } from './hosts-file.ts';
 
 /** What stood where a file of ours stands now. */
 export type Was = 'no directory' | 'no file' | { readonly original: string };
@@ -51,11 +51,17 @@ export function judge({ text, isUtf8 }: FileText, written: string | undefined): 
   try {
     if (!isUtf8) throw new Error('not UTF-8');
     const file = parseHosts(text);
-    return marker === undefined ? { kind: 'foreign', file } : { kind: 'edited', marker };
+    if (marker !== undefined) return { kind: 'edited', marker };
+    // A formatter takes comments away, and the marker with them.
+    return remembered !== undefined && namesHost(file, remembered.mirror)
+      ? { kind: 'edited', marker: remembered }
+      : { kind: 'foreign', file };
   } catch (error) {
-    return marker === undefined
+    const ours =
+      marker ?? (remembered !== undefined && text.includes(remembered.mirror) ? remembered : undefined);
+    return ours === undefined
       ? { kind: 'unparsable', reason: messageOf(error) }
-      : { kind: 'damaged', marker };
+      : { kind: 'damaged', marker: ours };
   }
 }
 

@@ -54,12 +54,16 @@ export async function adoptOriginal(folder: string, id: string): Promise<void> {
 
 async function otherFolders(folder: string): Promise<readonly string[]> {
   const stateDir = dirname(dirname(folder));
+  const names = await namesIn(stateDir);
+  return names.map((name) => join(stateDir, name, basename(folder))).filter((other) => other !== folder);
+}
+
+async function namesIn(directory: string): Promise<readonly string[]> {
   try {
-    const names = await readdir(stateDir);
-    return names.map((name) => join(stateDir, name, basename(folder))).filter((other) => other !== folder);
+    return await readdir(directory);
   } catch (error) {
     if (codeOf(error) === 'ENOENT') return [];
-    throw fileProblem('list', stateDir, error);
+    throw fileProblem('list', directory, error);
   }
 }
 
@@ -82,6 +86,17 @@ export async function restoreOriginal(path: string, { text, link, mode, uid, gid
 
 export async function removeOriginal(folder: string, id: string): Promise<void> {
   await removeFile(pathOf(folder, id));
+}
+
+/** Removes the originals of a host directory, except these. */
+export async function removeOriginalsOf(
+  folder: string,
+  directory: string,
+  keep: ReadonlySet<string> = new Set(),
+): Promise<void> {
+  const ids = (await namesIn(folder)).map((name) => basename(name, '.json'));
+  for (const id of ids.filter((one) => !keep.has(one)))
+    if ((await loadFrom(folder, id))?.directory === directory) await removeOriginal(folder, id);
 }
 
 const originalSchema = z.strictObject({

@@ -18,7 +18,7 @@ import { markedDirectories } from './marked-directories.ts';
 import { judge, type Marker } from './marker.ts';
 import { removeMirrorCa } from './mirror-ca.ts';
 import { withNodeLock } from './node-lock.ts';
-import { loadOriginal, type Original, removeOriginal, restoreOriginal } from './original.ts';
+import { loadOriginal, type Original, removeOriginalsOf, restoreOriginal } from './original.ts';
 import { openState, type Place, type Settled, type State, settle } from './state.ts';
 import { type Remainder, withoutMirror } from './without-mirror.ts';
 
@@ -108,7 +108,7 @@ async function restoreDirectory(
   if (marker?.was === 'no directory') await removeIfEmpty(directory.path);
   state.forget(name);
   await state.save();
-  if (typeof marker?.was === 'object') await removeOriginal(state.originals, marker.was.original);
+  if (typeof marker?.was === 'object') await removeOriginalsOf(state.originals, name);
   return done === undefined ? undefined : { host: directory.host, file: directory.file, ...done };
 }
 

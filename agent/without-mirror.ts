@@ -1,6 +1,6 @@
 import { isDeepStrictEqual } from 'node:util';
 import { type JsonMap, stringify } from '@iarna/toml';
-import { type HostsFile, isSameHost, NotTomlError, parseHosts, parseToml } from './hosts-file.ts';
+import { type HostsFile, isSameHost, isServer, NotTomlError, parseHosts, parseToml } from './hosts-file.ts';
 import { NOTE, SERVER_SETTINGS } from './hosts-toml.ts';
 import { isMarkerLine } from './marker.ts';
 import { MIRROR_CA_PATH } from './mirror-ca.ts';
@@ -35,7 +35,7 @@ export function withoutMirror(text: string, mirror: string, before: JsonMap = {}
 
 function withoutMirrorTable({ root, hosts }: HostsFile, mirror: string, before: JsonMap): HostsFile {
   return {
-    root: namesMirror(root, mirror) ? { ...settingsOfServer(before), ...withoutOurs(root) } : { ...root },
+    root: isServer(root, mirror) ? { ...settingsOfServer(before), ...withoutOurs(root) } : { ...root },
     hosts: new Map([...hosts].filter(([host]) => !isSameHost(host, mirror))),
   };
 }
@@ -57,10 +57,6 @@ function settingsOfServer(before: JsonMap): JsonMap {
   return Object.fromEntries(
     Object.entries(before).filter(([key]) => key === 'server' || SERVER_SETTINGS.includes(key)),
   );
-}
-
-function namesMirror(root: JsonMap, mirror: string): boolean {
-  return typeof root['server'] === 'string' && isSameHost(root['server'], mirror);
 }
 
 /** The lines before the first table, then one list for each table, beginning with its header. */
@@ -110,7 +106,7 @@ function rootLines(lines: readonly string[], mirror: string, before: JsonMap): s
   const values = lines.map((line) =>
     /^\s*["']?(?:server|override_path|ca)\b/.test(line) ? tryToml(line) : undefined,
   );
-  if (!values.some((value) => value !== undefined && namesMirror(value, mirror))) return [...lines];
+  if (!values.some((value) => value !== undefined && isServer(value, mirror))) return [...lines];
   const rest = lines.filter((_, index) => !hasOurs(values[index]));
   const reset = stringify(settingsOfServer(before)).trimEnd();
   return reset === '' ? rest : [...rest, reset, ''];

@@ -210,6 +210,18 @@ test('an edited file of ours is left to whoever edited it, until it is deleted',
   assert.deepEqual(await node.applied(HUB), ['healed docker.io']);
 });
 
+test('a file whose comments somebody stripped is left to them, and is no original', async (t) => {
+  const node = await makeNode(t);
+  await node.put({ 'docker.io/hosts.toml': USERS });
+  await node.apply(HUB);
+  const stripped = (await node.read('docker.io/hosts.toml')).replaceAll(/^#.*\n/gm, '');
+  await node.put({ 'docker.io/hosts.toml': stripped });
+  assert.deepEqual(await node.applied(HUB), ['left docker.io']);
+  assert.equal(await node.read('docker.io/hosts.toml'), stripped);
+  await node.rollback();
+  assert.equal(await node.read('docker.io/hosts.toml'), USERS);
+});
+
 test('a file of ours that an edit made unreadable is healed', async (t) => {
   const node = await makeNode(t);
   await node.apply(HUB);

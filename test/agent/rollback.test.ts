@@ -116,6 +116,61 @@ skip_verify = true
   );
 });
 
+const uncommented = (text: string): string => text.replaceAll(/^#.*\n/gm, '');
+
+test('a file whose comments somebody stripped is still ours: its original comes back', async (t) => {
+  const node = await makeNode(t);
+  await node.put({ 'docker.io/hosts.toml': USERS });
+  await node.apply(HUB);
+  await edit(node, uncommented);
+  assert.deepEqual(await node.rollback(), ['restored docker.io']);
+  assert.equal(await node.read('docker.io/hosts.toml'), USERS);
+});
+
+test('a file whose comments somebody stripped is gone when there was none before', async (t) => {
+  const node = await makeNode(t);
+  await node.apply(HUB);
+  await edit(node, uncommented);
+  assert.deepEqual(await node.rollback(), ['removed docker.io']);
+  assert.deepEqual(await node.snapshot(), {});
+});
+
+test('only our host goes out of a file without comments that somebody edited besides', async (t) => {
+  const node = await makeNode(t);
+  await node.put({ 'docker.io/hosts.toml': USERS });
+  await node.apply(HUB);
+  await edit(node, (text) => `${uncommented(text)}[host."https://b.corp"]\n`);
+  assert.deepEqual(await node.rollback(), ['restored docker.io']);
+  assert.doesNotMatch(await node.read('docker.io/hosts.toml'), /127\.0\.0\.1/);
+  assert.match(await node.read('docker.io/hosts.toml'), /a\.corp.*b\.corp/s);
+});
+
+test('a file without comments that somebody broke gives way to the original', async (t) => {
+  const node = await makeNode(t);
+  await node.put({ 'docker.io/hosts.toml': USERS });
+  await node.apply(HUB);
+  await edit(node, (text) => uncommented(text).replace('[host', '[[host'));
+  assert.deepEqual(await node.rollback(), ['restored docker.io']);
+  assert.equal(await node.read('docker.io/hosts.toml'), USERS);
+});
+
+test('an original that a newer one took the place of is kept until that one is back', async (t) => {
+  const node = await makeNode(t);
+  const originals = async (): Promise<number> => {
+    const [state = ''] = await readdir(node.stateDir);
+    return (await readdir(join(node.stateDir, state, 'originals'))).length;
+  };
+  await node.put({ 'docker.io/hosts.toml': '[host.old]\n' });
+  await node.apply(HUB);
+  for (const name of ['a', 'b', 'c']) {
+    await node.put({ 'docker.io/hosts.toml': `${USERS}[host.${name}]\n` });
+    await node.apply(HUB);
+    assert.equal(await originals(), 2);
+  }
+  assert.deepEqual(await node.rollback(), ['restored docker.io']);
+  assert.equal(await originals(), 0);
+});
+
 test('an edited file in which only our own words are left is gone', async (t) => {
   const node = await makeNode(t);
   await node.apply(HUB);
