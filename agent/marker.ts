@@ -38,14 +38,17 @@ export function mark(text: string, marker: Marker): string {
   return `${START}${line.slice(1).replaceAll('\u007f', '\\u007f')}\n${text}`;
 }
 
+/** The marker before a text of somebody else's, or what is left of ours: it only tells what was there before. */
+export function refer(text: string, marker: Marker): string {
+  return mark('', marker) + text;
+}
+
 /** `written` is what we wrote there last, as far as we remember. */
 export function judge({ text, isUtf8 }: FileText, written: string | undefined): Verdict {
   const found = readMarker(text);
   if (found?.intact === true) return { kind: 'ours', marker: found.marker };
   const remembered = written === undefined ? undefined : readMarker(written)?.marker;
-  // Ends too early, is empty, or is the run of zero bytes that some file systems leave after a power cut.
-  if (written !== undefined && (written.startsWith(text) || /^\0+$/.test(text)))
-    return { kind: 'damaged', marker: remembered };
+  if (written !== undefined && isCutOff(text, written)) return { kind: 'damaged', marker: remembered };
   const marker = found?.marker ?? (text.startsWith(START) ? remembered : undefined);
   if (text.startsWith(START) && !text.includes('\n')) return { kind: 'damaged', marker };
   try {
@@ -72,6 +75,15 @@ export function markerOf(text: string): Marker | undefined {
 
 export function isMarkerLine(line: string): boolean {
   return line.startsWith(START);
+}
+
+/**
+ * Ends inside a line, is empty, or is the run of zero bytes that some file systems leave after a power cut. One that
+ * ends where a line does may be somebody's who took the rest out.
+ */
+function isCutOff(text: string, written: string): boolean {
+  if (/^\0*$/.test(text)) return true;
+  return written.startsWith(text) && !text.endsWith('\n') && written.at(text.length) !== '\n';
 }
 
 const START = '# weir {';
