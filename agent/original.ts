@@ -45,6 +45,13 @@ export async function loadOriginal(folder: string, id: string): Promise<Original
   return undefined;
 }
 
+/** Where an original is that {@link loadOriginal} finds nowhere as it was saved. */
+export async function findDamaged(folder: string, id: string): Promise<string | undefined> {
+  for (const place of [folder, ...(await otherFolders(folder))])
+    if ((await readDiskFile(pathOf(place, id))).kind === 'file') return pathOf(place, id);
+  return undefined;
+}
+
 /** Keeps an original beside those of this certificates directory too, when it is only found beside those of another. */
 export async function adoptOriginal(folder: string, id: string): Promise<void> {
   if ((await loadFrom(folder, id)) !== undefined) return;

@@ -14,6 +14,7 @@ import type { Change } from './change.ts';
 import { type PresentFile, readDiskFile } from './disk-file.ts';
 import { clearLeftoverDirectories, type HostDirectory, openHostDirectory } from './host-directory.ts';
 import { parseHosts } from './hosts-file.ts';
+import { keepReferring, lostOriginal } from './lost-original.ts';
 import { markedDirectories } from './marked-directories.ts';
 import { judge, type Marker } from './marker.ts';
 import { removeMirrorCa } from './mirror-ca.ts';
@@ -82,7 +83,7 @@ export async function restoreOthers(
 }
 
 async function restoreDirectory(
-  { root, certsDir, state }: Settled & { readonly state: State },
+  { root, certsDir, state, stateDir }: Settled & { readonly state: State },
   name: string,
 ): Promise<Change | undefined> {
   const directory = await openHostDirectory(certsDir, name);
@@ -95,16 +96,15 @@ async function restoreDirectory(
 
   let done: Done;
   if (verdict?.kind === 'foreign' || verdict?.kind === 'unparsable') done = undefined;
-  else if (disk.kind === 'file' && verdict?.kind === 'edited')
+  else if (original === undefined && typeof marker?.was === 'object') {
+    if (disk.kind === 'file') await keepReferring(directory, disk, { marker, verdict, written });
+    const { originals } = state;
+    const { file } = directory;
+    throw await lostOriginal({ stateDir, originals, file }, marker.was.original, disk.kind === 'file');
+  } else if (disk.kind === 'file' && verdict?.kind === 'edited')
     done = await restoreEdited(directory, disk, { marker: verdict.marker, written, original });
   else if (original !== undefined) done = await bringBack(directory, original);
-  else if (disk.kind === 'file') {
-    const known = verdict?.kind === 'ours' ? disk.text : written;
-    done =
-      marker === undefined || known === undefined || typeof marker.was === 'string'
-        ? await remove(directory, marker)
-        : await leaveRest(directory, disk, withoutMirror(known, marker.mirror), LOST);
-  }
+  else if (disk.kind === 'file') done = await remove(directory, marker);
   if (marker?.was === 'no directory') await removeIfEmpty(directory.path);
   state.forget(name);
   await state.save();
@@ -143,7 +143,7 @@ async function restoreEdited(
   const ours = written === undefined ? undefined : withoutMirror(written, marker.mirror, before);
   if (rest.text !== ours?.text && !isBare(rest, ours)) return leaveRest(directory, disk, rest);
   if (original !== undefined) return bringBack(directory, original);
-  return typeof marker.was === 'string' ? remove(directory, marker) : leaveRest(directory, disk, rest, LOST);
+  return remove(directory, marker);
 }
 
 function rootOf(original: Original, { file }: HostDirectory): JsonMap {
@@ -165,15 +165,7 @@ function isBare({ file, hasComments }: Remainder, ours: Remainder | undefined): 
   );
 }
 
-/** What had an original is never removed: somebody's file may be all that is left of it. */
-async function leaveRest(
-  directory: HostDirectory,
-  disk: PresentFile,
-  rest: Remainder,
-  why = '',
-): Promise<Done> {
+async function leaveRest(directory: HostDirectory, disk: PresentFile, rest: Remainder): Promise<Done> {
   await replaceFile(directory.file, rest.text, disk.access);
-  return { kind: 'restored', reason: `${why}our host was taken out, the rest left as it is` };
+  return { kind: 'restored', reason: 'our host was taken out, the rest left as it is' };
 }
-
-const LOST = 'its original is not in the state directory (was another one given with --state-dir?): ';

@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
-import { chmod, chown, readdir, rm, stat, writeFile } from 'node:fs/promises';
+import { chmod, chown, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { makeNode, type NodeFiles } from './node-files.ts';
+import { rollback } from '../../agent/rollback.ts';
+import { bodyOf, makeNode, type NodeFiles } from './node-files.ts';
 
 const HUB = 'upstreams: { docker.io: {} }';
 const USERS =
@@ -202,7 +203,7 @@ test('our host goes even where it was rewritten in another form', async (t) => {
   assert.match(await node.read('docker.io/hosts.toml'), /b\.corp/);
 });
 
-test('without the state directory, the files alone are enough', async (t) => {
+test('without the state directory, the files alone are enough but for originals, which are asked for', async (t) => {
   const node = await makeNode(t);
   await node.put({
     '_default/hosts.toml': '[host."https://d.corp"]\n',
@@ -212,12 +213,10 @@ test('without the state directory, the files alone are enough', async (t) => {
   });
   await node.apply('upstreams: { docker.io: {}, quay.io: {}, ghcr.io: {}, mcr.microsoft.com: {} }');
   await rm(node.stateDir, { recursive: true });
-  assert.deepEqual((await node.rollback()).toSorted(), [
-    'removed ghcr.io',
-    'removed quay.io',
-    'restored docker.io',
-    'restored mcr.microsoft.com',
-  ]);
+  await assert.rejects(
+    node.rollback(),
+    /^AggregateError: docker\.io: .*\nmcr\.microsoft\.com: .*--state-dir/,
+  );
   assert.deepEqual(Object.keys(await node.snapshot()), [
     '.',
     '_default',
@@ -229,9 +228,10 @@ test('without the state directory, the files alone are enough', async (t) => {
     'mcr.microsoft.com',
     'mcr.microsoft.com/hosts.toml',
   ]);
-  assert.equal(await node.read('mcr.microsoft.com/hosts.toml'), 'server = "https://mcr.microsoft.com"\n');
+  const [, ...mcr] = (await node.read('mcr.microsoft.com/hosts.toml')).split('\n');
+  assert.equal(mcr.join('\n'), 'server = "https://mcr.microsoft.com"\n');
   assert.equal(
-    await node.read('docker.io/hosts.toml'),
+    bodyOf(await node.read('docker.io/hosts.toml')),
     'server = "https://hub.corp"\n\n[host."https://a.corp"]\ncapabilities = [ "pull" ]\n',
   );
 });
@@ -244,9 +244,50 @@ test('without the state directory, a second run changes nothing, and an original
   await rm(node.stateDir, { recursive: true });
   assert.deepEqual(await node.applied('upstreams: { docker.io: {}, quay.io: {} }'), []);
   assert.deepEqual(await node.snapshot(), before);
-  await node.rollback();
+  await assert.rejects(node.rollback(), /remove the first line of what is there/);
+  const rest = bodyOf(await node.read('docker.io/hosts.toml'));
+  assert.doesNotMatch(rest, /127|weir/);
+  await node.put({ 'docker.io/hosts.toml': rest });
+  assert.deepEqual(await node.rollback(), []);
   assert.deepEqual(Object.keys(await node.snapshot()), ['.', 'docker.io', 'docker.io/hosts.toml']);
-  assert.doesNotMatch(await node.read('docker.io/hosts.toml'), /127|weir/);
+});
+
+for (const [what, edited] of [
+  ['as we wrote it', (text: string) => text],
+  ['edited in our own words', (text: string) => text.replace('"3s"', '"9s"')],
+] as const)
+  test(`given another state directory, a file ${what} is freed of our host, and its original can come back`, async (t) => {
+    const node = await makeNode(t);
+    await node.put({ 'docker.io/hosts.toml': USERS });
+    await node.apply(HUB);
+    await edit(node, edited);
+    const other = { ...node, stateDir: join(node.stateDir, '../other') };
+    const message = /is not in the state directory .*other; .* Give --state-dir of the agent that wrote it/;
+    await assert.rejects(rollback(other), message);
+    const freed = await node.snapshot();
+    assert.doesNotMatch(bodyOf(await node.read('docker.io/hosts.toml')), /127/);
+    await assert.rejects(rollback(other), message);
+    assert.deepEqual(await node.snapshot(), freed);
+    assert.deepEqual(await node.rollback(), ['restored docker.io']);
+    assert.equal(await node.read('docker.io/hosts.toml'), USERS);
+  });
+
+test('an original that is damaged is kept, so that somebody can repair it', async (t) => {
+  const node = await makeNode(t);
+  await node.put({ 'docker.io/hosts.toml': USERS });
+  await node.apply(HUB);
+  const [state = ''] = await readdir(node.stateDir);
+  const folder = join(node.stateDir, state, 'originals');
+  const [name = ''] = await readdir(folder);
+  const saved = await readFile(join(folder, name), 'utf8');
+  await writeFile(join(folder, name), saved.slice(0, -3));
+  await assert.rejects(node.rollback(), new RegExp(`${name}, is not what was saved.*from a backup`));
+  assert.doesNotMatch(bodyOf(await node.read('docker.io/hosts.toml')), /127/);
+  await rm(join(node.certsDir, 'docker.io/hosts.toml'));
+  await assert.rejects(node.rollback(), /is not what was saved.*write it yourself/);
+  await writeFile(join(folder, name), saved);
+  assert.deepEqual(await node.rollback(), ['restored docker.io']);
+  assert.equal(await node.read('docker.io/hosts.toml'), USERS);
 });
 
 for (const [what, text] of [
