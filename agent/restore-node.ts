@@ -48,6 +48,20 @@ export async function leaveNode(
   certsDirs: readonly string[],
   beside: readonly string[],
 ): Promise<readonly Change[]> {
+  const changes = await restoreWholeNode(place, certsDirs);
+  await forgetNode(place, certsDirs, beside);
+  return changes;
+}
+
+/**
+ * {@link restoreNode}, and the runtime's configuration.
+ *
+ * @throws AggregateError when something could not be restored: the rest is.
+ */
+export async function restoreWholeNode(
+  place: NodePlace,
+  certsDirs: readonly string[],
+): Promise<readonly Change[]> {
   const changes: Change[] = [];
   await doAll([
     async () => {
@@ -57,9 +71,21 @@ export async function leaveNode(
       await restoreRuntimeConfiguration({ ...place, root: place.root ?? '/' });
     },
   ]);
+  return changes;
+}
+
+/**
+ * Takes away what weir kept on a node that is restored.
+ *
+ * @throws Error when something cannot be removed.
+ */
+export async function forgetNode(
+  place: NodePlace,
+  certsDirs: readonly string[],
+  beside: readonly string[],
+): Promise<void> {
   for (const certsDir of new Set([...certsDirs, ...(await rememberedDirectories(place))]))
     await forgetPlace({ ...place, certsDir }, beside);
-  return changes;
 }
 
 /** @throws AggregateError with the errors of those that failed; the others are done. */

@@ -8,7 +8,7 @@ import {
   removeIfEmpty,
   replaceFile,
 } from '../process/durable-file.ts';
-import { fileProblem, messageOf } from '../process/file-problem.ts';
+import { codeOf, fileProblem, messageOf } from '../process/file-problem.ts';
 import { markerAt } from './basis.ts';
 import type { Change } from './change.ts';
 import { type PresentFile, readDiskFile } from './disk-file.ts';
@@ -50,8 +50,14 @@ export async function forgetPlace(given: Place, beside: readonly string[]): Prom
   await withNodeLock(place, async () => {
     await (await openState(place)).removeIfEmpty();
     for (const name of beside) await removeFile(join(place.stateDir, name));
-    await removeIfEmpty(place.stateDir);
+    await removeIfEmpty(place.stateDir).catch(unlessItStays);
   });
+}
+
+/** A mount cannot be removed, nor what is in a directory of somebody else's. Empty as it is, it may stay. */
+function unlessItStays(error: unknown): void {
+  const code = error instanceof Error ? codeOf(error.cause) : undefined;
+  if (!['EBUSY', 'EACCES', 'EPERM', 'EROFS'].includes(code ?? '')) throw error;
 }
 
 /** Restores every host directory that has a file of ours, except those to keep. */

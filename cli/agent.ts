@@ -4,7 +4,7 @@ import type { Logger } from 'pino';
 import { type Agent, applyOnce, checkedMirror, startAgent } from '../agent/agent.ts';
 import { CertsDirectories } from '../agent/certs-directories.ts';
 import type { Change, HostState } from '../agent/change.ts';
-import { leaveNode } from '../agent/restore-node.ts';
+import { forgetNode, restoreWholeNode } from '../agent/restore-node.ts';
 import { forgetPlace, rollback } from '../agent/rollback.ts';
 import { KNOWN_CERTS_DIRS } from '../agent/runtimes/known-directories.ts';
 import { seeNode } from '../agent/runtimes/see-node.ts';
@@ -52,18 +52,16 @@ export async function runRollback({
 }: RollbackFlags & { readonly log: Logger }): Promise<void> {
   if (certsDir !== undefined) {
     const place = { root, certsDir, stateDir, log };
-    const changes = await rollback(place);
-    await forgetPlace(place, [LAST_GOOD_FILE]);
-    return print(changes, `nothing of weir is in ${certsDir}`);
+    print(await rollback(place), `nothing of weir is in ${certsDir}`);
+    return await forgetPlace(place, [LAST_GOOD_FILE]);
   }
   const place = { root, stateDir, log };
   // Files say by themselves that they are weir's, also where the state directory is lost. What the node's own files
   // tell is no more than a guess where the runtime is not asked.
   const { certsDirs } = await seeNode({ root });
-  print(
-    await leaveNode(place, [...new Set([...KNOWN_CERTS_DIRS, ...certsDirs])], [LAST_GOOD_FILE]),
-    'nothing of weir is on this node',
-  );
+  const directories = [...new Set([...KNOWN_CERTS_DIRS, ...certsDirs])];
+  print(await restoreWholeNode(place, directories), 'nothing of weir is on this node');
+  await forgetNode(place, directories, [LAST_GOOD_FILE]);
 }
 
 /** What the agent's `/readyz` says: ready when each upstream is as it is to be, or somebody else decided about it. */

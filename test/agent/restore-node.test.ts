@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
-import { mkdir, rm } from 'node:fs/promises';
+import fs, { mkdir, readdir, rm } from 'node:fs/promises';
+import { syncBuiltinESMExports } from 'node:module';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { pino } from 'pino';
@@ -44,3 +45,23 @@ test("the runtime's configuration that cannot be restored does not keep the host
   assert.equal(await node.read(CONFIG), EDITED);
   assert.deepEqual(await node.files(CERTS), {});
 });
+
+for (const code of ['EBUSY', 'EACCES', 'EPERM', 'EROFS'])
+  test(`a state directory that cannot be removed itself (${code}) does not keep a node from being left`, async (t) => {
+    const { node, place } = await makeLeft(t);
+    const { rmdir } = fs;
+    const mock = t.mock.method(fs, 'rmdir', async (path: string) => {
+      if (path === join(node.root, STATE)) throw Object.assign(new Error('it stays'), { code });
+      await rmdir(path);
+    });
+    syncBuiltinESMExports();
+    try {
+      await leaveNode(place, [CERTS], []);
+      await leaveNode(place, [CERTS], []);
+    } finally {
+      mock.mock.restore();
+      syncBuiltinESMExports();
+    }
+    assert.deepEqual(await readdir(join(node.root, STATE)), []);
+    assert.equal(await node.read(), PLAIN);
+  });
