@@ -5,6 +5,9 @@ import { codeOf, fileProblem } from '../process/file-problem.ts';
 /** As many as Linux follows (path_resolution(7)). */
 const MAX_LINKS = 40;
 
+/** Links that lead round in a circle, or as good as that. */
+export class LinkLoopError extends Error {}
+
 /**
  * Where a path of the node really is, when the node's file system is mounted at `root`: symbolic links lead where
  * they lead on the node, absolute ones too. What of the path is there already decides where the rest will be.
@@ -26,7 +29,7 @@ export async function resolveOnNode(root: string, path: string): Promise<string>
       continue;
     }
     links += 1;
-    if (links > MAX_LINKS) throw new Error(`cannot look at ${path}: too many symbolic links`);
+    if (links > MAX_LINKS) throw new LinkLoopError(`cannot look at ${path}: too many symbolic links`);
     if (target.startsWith('/')) found.length = 0;
     rest.unshift(...partsOf(target));
   }

@@ -160,12 +160,11 @@ async function readAll(root: string, directories: readonly string[]): Promise<Re
 }
 
 async function textOf(root: string, path: string, isLink: boolean): Promise<string> {
-  const target = isLink ? await resolveOnNode(root, path.slice(root.length)) : path;
   try {
-    return await readFile(target, 'utf8');
+    return await readFile(isLink ? await resolveOnNode(root, path.slice(root.length)) : path, 'utf8');
   } catch (error) {
     if (!isLink) throw error;
-    // A link that leads nowhere, or to a directory, says where.
+    // A link that leads nowhere, round in a circle, or to a directory, says where.
     return `-> ${await readlink(path)}`;
   }
 }

@@ -2,7 +2,7 @@ import { chmod, copyFile, lchown, lstat, mkdir, readdir, readlink, symlink } fro
 import { dirname, join } from 'node:path';
 import { missingDirectories } from '../../process/durable-file.ts';
 import { codeOf, fileProblem } from '../../process/file-problem.ts';
-import { pathOnNode, resolveOnNode } from '../node-root.ts';
+import { LinkLoopError, pathOnNode, resolveOnNode } from '../node-root.ts';
 
 /**
  * Copies a directory of a node, if it is there, to the same place below another root, with what its links lead to:
@@ -57,7 +57,8 @@ async function copyEntry(entry: Entry): Promise<void> {
 async function copyLink({ root, copy, path }: Entry, target: string): Promise<void> {
   await symlink(target, join(copy, path)).catch(unless('EEXIST'));
   const onNode = target.startsWith('/') ? target : join(dirname(path), target);
-  const from = await resolveOnNode(root, onNode);
+  const from = await leadsTo(root, onNode);
+  if (from === undefined) return;
   const to = await resolveOnNode(copy, onNode);
   const isFile = await lstat(from).then(
     (found) => found.isFile(),
@@ -67,6 +68,17 @@ async function copyLink({ root, copy, path }: Entry, target: string): Promise<vo
   await mkdir(dirname(to), { recursive: true });
   await copyFile(from, to);
   await chmod(to, (await lstat(from)).mode & 0o7777);
+}
+
+/** `undefined`: nowhere. Whoever looks at the link in the copy finds that out as on the node. */
+async function leadsTo(root: string, onNode: string): Promise<string | undefined> {
+  try {
+    return await resolveOnNode(root, onNode);
+  } catch (error) {
+    const throughFile = error instanceof Error && codeOf(error.cause) === 'ENOTDIR';
+    if (throughFile || error instanceof LinkLoopError) return undefined;
+    throw error;
+  }
 }
 
 function unless(code: string): (error: unknown) => void {

@@ -143,6 +143,21 @@ suite('a plan', () => {
       assert.match(plan.problems[index] ?? '', pattern);
   });
 
+  test('goes on where links lead round in a circle, or through a file', async (t) => {
+    const node = await makeNode(t, {
+      [`${CERTS}/quay.io/hosts.toml`]: '-> hosts.toml',
+      [`${CERTS}/ghcr.io/round`]: '-> round',
+      [`${CERTS}/ghcr.io/ca.crt`]: 'x',
+      [`${CERTS}/ghcr.io/through`]: '-> ca.crt/more',
+    });
+    const plan = await node.plan();
+    assert.deepEqual(
+      plan.files.map(({ path }) => path),
+      [`${CERTS}/docker.io/hosts.toml`, `${CERTS}/ghcr.io/hosts.toml`],
+    );
+    assert.match(plan.problems.join('\n'), /^quay\.io: .*too many symbolic links/);
+  });
+
   test('of two directories is one of both', async (t) => {
     const list = `${CERTS}:/etc/docker/certs.d`;
     const node = await makeNode(t, {});
