@@ -1,3 +1,4 @@
+import { isUtf8 } from 'node:buffer';
 import { readdir, stat } from 'node:fs/promises';
 import { isAbsolute, join, resolve } from 'node:path';
 import type { JsonMap } from '@iarna/toml';
@@ -15,15 +16,15 @@ export interface Carried {
   readonly access?: Access;
 }
 
-/** A default that we cannot read is not hidden behind a file of ours. */
-export class UnreadableDefaultError extends Error {}
+/** What a file of ours cannot repeat is not hidden behind one. */
+export class UnrepeatableError extends Error {}
 
 /**
  * What containerd goes by for a host that has no directory: the hosts.toml of the first directory that is there, or
  * the certificates beside it when it has none. The first is `_default`, then the host's own in each later directory,
  * and the `_default` there (`HostDirFromRoots` of core/remotes/docker/config).
  *
- * @throws UnreadableDefaultError when its hosts.toml is not one that we understand.
+ * @throws UnrepeatableError when its hosts.toml is not one that we understand.
  */
 export async function carriedFor(
   host: string,
@@ -56,11 +57,11 @@ async function carriedFrom(directory: string, root: string, prefix: string): Pro
   if (found.kind === 'absent' || found.text === '')
     return { file: await certificatesIn(directory, root, prefix) };
   if (!found.isUtf8)
-    throw new UnreadableDefaultError(`${path} is not UTF-8, and a file of ours would hide it. Correct it.`);
+    throw new UnrepeatableError(`${path} is not UTF-8, and a file of ours would hide it. Correct it.`);
   try {
     return { file: relocate(parseHosts(found.text), prefix), access: found.access };
   } catch (error) {
-    throw new UnreadableDefaultError(
+    throw new UnrepeatableError(
       `${path} cannot be read, and a file of ours would hide it: ${messageOf(error)}. Correct it.`,
       { cause: error },
     );
@@ -71,6 +72,8 @@ async function carriedFrom(directory: string, root: string, prefix: string): Pro
  * The certificates that containerd reads from a directory without a hosts.toml (loadCertFiles of
  * core/remotes/docker/config): every `*.crt` is trusted, every `*.cert` is shown, with the `*.key` of its name or,
  * without one, as its own key. They hold for the registry itself, so they stand at the file's root.
+ *
+ * @throws UnrepeatableError when one has a name that TOML cannot say.
  */
 export async function certificatesIn(directory: string, root: string, prefix = ''): Promise<HostsFile> {
   const names = await namesIn(directory);
@@ -104,15 +107,24 @@ function movePaths(value: unknown, prefix: string): Paths {
 
 async function namesIn(directory: string): Promise<readonly string[]> {
   try {
-    const entries = await readdir(directory, { withFileTypes: true });
+    const entries = await readdir(directory, { withFileTypes: true, encoding: 'buffer' });
     return entries
       .filter((entry) => !entry.isDirectory())
-      .map(({ name }) => name)
+      .map(({ name }) => nameOf(name, directory))
       .toSorted();
   } catch (error) {
     if (codeOf(error) === 'ENOENT') return [];
-    throw fileProblem('list', directory, error);
+    throw error instanceof UnrepeatableError ? error : fileProblem('list', directory, error);
   }
+}
+
+function nameOf(bytes: Buffer, directory: string): string {
+  const name = bytes.toString('utf8');
+  if (/\.(?:crt|cert|key)$/.test(name) && !isUtf8(bytes))
+    throw new UnrepeatableError(
+      `${join(directory, name)} has a name that is not UTF-8, so that no hosts.toml can name it. Rename it.`,
+    );
+  return name;
 }
 
 async function isThere(path: string, root: string): Promise<boolean> {

@@ -10,7 +10,7 @@ import {
 import { messageOf } from '../process/file-problem.ts';
 import { findBasis } from './basis.ts';
 import { CANARY_ROUTE } from './canary-route.ts';
-import { UnreadableDefaultError } from './carried-hosts.ts';
+import { UnrepeatableError } from './carried-hosts.ts';
 import type { Change, HostState } from './change.ts';
 import { readDiskFile } from './disk-file.ts';
 import { GENERATED, generatorProblem } from './generator.ts';
@@ -123,10 +123,10 @@ async function applyRoute(work: Work, route: Route, directory: HostDirectory): P
     written,
     originals: state.originals,
   }).catch((error: unknown) => {
-    if (error instanceof UnreadableDefaultError) return error;
+    if (error instanceof UnrepeatableError) return error;
     throw error;
   });
-  if (basis instanceof UnreadableDefaultError) return left('unparsable', basis.message);
+  if (basis instanceof UnrepeatableError) return left('unparsable', basis.message);
 
   // Nobody's default is asked for it.
   const found = route === CANARY_ROUTE ? { ...basis, file: EMPTY_HOSTS_FILE } : basis;

@@ -1,4 +1,15 @@
-import { chmod, copyFile, lchown, lstat, mkdir, readdir, readlink, symlink } from 'node:fs/promises';
+import { isUtf8 } from 'node:buffer';
+import {
+  chmod,
+  copyFile,
+  lchown,
+  lstat,
+  mkdir,
+  readdir,
+  readlink,
+  symlink,
+  writeFile,
+} from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { missingDirectories } from '../../process/durable-file.ts';
 import { codeOf, fileProblem } from '../../process/file-problem.ts';
@@ -41,7 +52,7 @@ async function copyEntry(entry: Entry): Promise<void> {
     if (found.isSymbolicLink()) await copyLink(entry, await readlink(from));
     else if (found.isDirectory()) {
       await mkdir(to, { recursive: true });
-      for (const name of await readdir(from)) await copyEntry({ ...entry, path: join(path, name) });
+      for (const name of await readdir(from, { encoding: 'buffer' })) await copyNamed(entry, name);
     } else if (found.isFile()) await copyFile(from, to);
     // What is neither is refused wherever it is looked at, and so is a directory where a file should be.
     else await mkdir(to, { recursive: true });
@@ -52,6 +63,13 @@ async function copyEntry(entry: Entry): Promise<void> {
     if (codeOf(error) === undefined) throw error;
     throw fileProblem('copy', from, error);
   }
+}
+
+async function copyNamed(entry: Entry, name: Buffer): Promise<void> {
+  if (isUtf8(name)) return copyEntry({ ...entry, path: join(entry.path, name.toString('utf8')) });
+  // Nothing reads such a file, but that it is there may count.
+  const directory = join(entry.copy, entry.path, '/');
+  await writeFile(Buffer.concat([Buffer.from(directory), name]), '');
 }
 
 async function copyLink({ root, copy, path }: Entry, target: string): Promise<void> {

@@ -281,6 +281,23 @@ test('a default that cannot be read is not hidden behind a file of ours', async 
   assert.deepEqual(await node.snapshot(), before);
 });
 
+test('a certificate whose name is not UTF-8, which no file can name, is not hidden behind one of ours', async (t) => {
+  const node = await makeNode(t);
+  await node.put({ 'docker.io/': '', 'quay.io/': '' });
+  for (const [host, name] of [
+    ['docker.io', 'caf\xe9.crt'],
+    ['quay.io', 'caf\xe9.txt'],
+  ] as const)
+    await writeFile(Buffer.from(join(node.certsDir, host, name), 'latin1'), '');
+  const [left, ...more] = await node.apply('upstreams: { docker.io: {}, quay.io: {} }');
+  assert.equal(left?.kind, 'left');
+  assert.match(left?.reason ?? '', /docker\.io\/.*has a name that is not UTF-8.*Rename it\./);
+  assert.deepEqual(
+    more.map(({ kind }) => kind),
+    ['written'],
+  );
+});
+
 test('a certificate, or a default host, that changes is carried anew', async (t) => {
   const node = await makeNode(t);
   await node.put({ 'docker.io/a.crt': '', '_default/hosts.toml': USERS });

@@ -158,6 +158,12 @@ suite('a plan', () => {
     assert.match(plan.problems.join('\n'), /^quay\.io: .*too many symbolic links/);
   });
 
+  test('tells of a certificate whose name is not UTF-8', async (t) => {
+    const node = await makeNode(t, { [`${CERTS}/ghcr.io/`]: '' });
+    await writeFile(Buffer.from(join(node.root, CERTS, 'ghcr.io/caf\xe9.crt'), 'latin1'), '');
+    assert.match((await node.plan()).problems.join('\n'), /^ghcr\.io: unparsable: .*is not UTF-8/);
+  });
+
   test('of two directories is one of both', async (t) => {
     const list = `${CERTS}:/etc/docker/certs.d`;
     const node = await makeNode(t, {});
