@@ -23,6 +23,7 @@ import type { NodePlace } from '../state.ts';
 import { findBasis } from './basis.ts';
 import { isSame, mirrorsOf, withMirror, withNoMirrors } from './daemon-json.ts';
 import { DAEMON_JSON, Dockerd, type DockerdOptions } from './dockerd.ts';
+import { unknownMirror } from './unknown-mirror.ts';
 
 export interface DockerOptions extends NodePlace, Omit<DockerdOptions, 'root' | 'send'> {
   /** How `dockerd` is told to read its file again; by default with a SIGHUP. */
@@ -46,7 +47,7 @@ export class DockerFiles implements RuntimeFiles {
   }
 
   restore(): Promise<readonly Change[]> {
-    return withNodeLock(this.#place, () => this.#restoreAll());
+    return withNodeLock(this.#place, async () => (await this.#restoreAll()) ?? (await this.#leaveUnknown()));
   }
 
   async #apply(wanted: Wanted, signal?: AbortSignal): Promise<Outcome> {
@@ -60,7 +61,7 @@ export class DockerFiles implements RuntimeFiles {
     if (typeof url !== 'string' || sight.kind === 'unfit') {
       const state = typeof url === 'string' && sight.kind === 'unfit' ? unsupported(sight.reason) : url;
       if (typeof state === 'object') states.set(DOCKER_HUB, state);
-      changes = await this.#restoreAll();
+      changes = (await this.#restoreAll()) ?? [];
     } else {
       const done = await this.#write(sight.file, url, signal);
       states.set(DOCKER_HUB, done.state);
@@ -71,7 +72,8 @@ export class DockerFiles implements RuntimeFiles {
     return { changes, states, canary: undefined, failures: [] };
   }
 
-  async #restoreAll(): Promise<readonly Change[]> {
+  /** @returns `undefined` where nothing is remembered. */
+  async #restoreAll(): Promise<readonly Change[] | undefined> {
     try {
       return await this.#restore();
     } catch (error) {
@@ -79,18 +81,32 @@ export class DockerFiles implements RuntimeFiles {
     }
   }
 
-  async #restore(): Promise<readonly Change[]> {
+  async #restore(): Promise<readonly Change[] | undefined> {
     const memoryFile = await MemoryFile.open(this.#place, 'docker');
     const memory = await memoryFile.load(this.#place.log);
     if (memory === undefined) {
       await memoryFile.forget();
-      return [];
+      return undefined;
     }
     const { path, disk } = await this.#look(memory.file);
     const change = await this.#bringBack(memoryFile, memory, path, disk);
     for (const directory of memory.made.toReversed()) await removeIfEmpty(join(this.#place.root, directory));
     await memoryFile.forget();
     return change === undefined ? [] : [change];
+  }
+
+  async #leaveUnknown(): Promise<readonly Change[]> {
+    const sight = await this.#dockerd.look();
+    const file = sight.kind === 'runs' ? sight.file : DAEMON_JSON;
+    try {
+      const { disk } = await this.#look(file);
+      const reason = unknownMirror(disk);
+      return reason === undefined ? [] : [this.#changeOf(file, 'left', reason)];
+    } catch (error) {
+      // Nothing that we wrote looks like this.
+      this.#place.log.debug({ err: error, file }, 'a daemon.json is passed over');
+      return [];
+    }
   }
 
   async #look(file: string): Promise<{ path: string; disk: DiskFile }> {

@@ -198,7 +198,7 @@ test('what names our mirror already is somebody else’s, and stays', async (t) 
   const node = await makeRoot(t, { ...RUNS, [FILE]: text });
   const docker = dockerOf(node);
   assert.deepEqual(statesOf(await docker.apply(HUB)), { 'docker.io': 'configured' });
-  assert.deepEqual(await docker.files.restore(), []);
+  assert.deepEqual(summary(await docker.files.restore()), ['left docker.io']);
   assert.equal(await node.read(FILE), text);
 });
 
@@ -269,6 +269,23 @@ test('what somebody names as well meanwhile stays when we leave', async (t) => {
   await node.put({ [FILE]: theirs });
   await docker.files.restore();
   assert.deepEqual(dockerd.mirrors(), ['https://a.corp']);
+});
+
+test('without the state directory, a mirror on this machine is told of and left', async (t) => {
+  const node = await makeRoot(t, RUNS);
+  const docker = dockerOf(node);
+  await docker.apply(HUB);
+  const text = await node.read(FILE);
+  await rm(join(node.root, node.stateDir), { recursive: true });
+  const [change, ...more] = await docker.files.restore();
+  assert.equal(change?.kind, 'left');
+  assert.match(change?.reason ?? '', /names the mirror http:\/\/127\.0\.0\.1:30500, .*--state-dir/);
+  assert.deepEqual(more, []);
+  assert.equal(await node.read(FILE), text);
+  for (const others of ['{"registry-mirrors": ["https://mirror.corp"]}', 'no JSON']) {
+    await node.put({ [FILE]: others });
+    assert.deepEqual(await docker.files.restore(), []);
+  }
 });
 
 test('a link is a link again', async (t) => {
