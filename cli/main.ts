@@ -39,13 +39,18 @@ const CONFIG_MAP = [
   '--config-map <namespace/name>',
   'the ConfigMap that holds the configuration, in a cluster; it is watched through the API',
 ] as const;
-const CERTS_DIR = ['--certs-dir <dir>', "containerd's config_path: one directory a registry host"] as const;
+const CERTS_DIR = [
+  '--certs-dir <dir>',
+  "containerd's config_path: one directory a registry host",
+  path,
+] as const;
 const HOST_ROOT = [
   '--host-root <dir>',
   "where the node's file system is mounted; the directories are its paths",
+  path,
   '/',
 ] as const;
-const STATE_DIR = ['--state-dir <dir>', 'where originals of the node are kept'] as const;
+const STATE_DIR = ['--state-dir <dir>', 'where originals of the node are kept', path] as const;
 const NO_PREFIXES = [
   '--no-prefixes',
   'read every path as a name on Docker Hub, unless ?ns= says otherwise',
@@ -115,7 +120,7 @@ weir
   .command('agent')
   .description("writes containerd's hosts.toml for each upstream and keeps it so")
   .option(...CONFIG)
-  .option(CERTS_DIR[0], `${CERTS_DIR[1]} (in a cluster: instead of what is found)`)
+  .option(CERTS_DIR[0], `${CERTS_DIR[1]} (in a cluster: instead of what is found)`, path)
   .option(
     '--mirror <url>',
     'the registry, as the node reaches it; written literally. In a cluster also: service, nodePort',
@@ -216,7 +221,7 @@ weir
 weir
   .command('rollback')
   .description('restores what was there before the agent, byte for byte; harmless to run twice')
-  .option(CERTS_DIR[0], `${CERTS_DIR[1]} (default: every one that weir wrote to, and what is found)`)
+  .option(CERTS_DIR[0], `${CERTS_DIR[1]} (default: every one that weir wrote to, and what is found)`, path)
   .option(...STATE_DIR, defaultStateDirectory())
   .option(...HOST_ROOT)
   .action(async (options: RollbackFlags) => {
@@ -243,7 +248,7 @@ node
   .option('--config-map <namespace/name>', 'the ConfigMap that holds the configuration, in a cluster')
   .requiredOption('--mirror <url>', 'the registry, or the door, as the node reaches it')
   .option(...HOST_ROOT)
-  .option(CERTS_DIR[0], `${CERTS_DIR[1]} (default: what the runtime's configuration says)`)
+  .option(CERTS_DIR[0], `${CERTS_DIR[1]} (default: what the runtime's configuration says)`, path)
   .option(...STATE_DIR, defaultStateDirectory())
   .option(
     '--configure-runtime',
@@ -322,7 +327,7 @@ async function run(program: (stop: AbortSignal, log: Logger) => Promise<void>): 
 }
 
 /** A flag of a command that has subcommands, which do without it. @throws UsageError when it is missing. */
-function needed(value: string | undefined, [flag]: readonly [flag: string, description: string]): string {
+function needed(value: string | undefined, [flag]: readonly [flag: string, ...unknown[]]): string {
   if (value === undefined) throw new UsageError(`required option '${flag}' not specified`);
   return value;
 }
@@ -331,6 +336,7 @@ function needed(value: string | undefined, [flag]: readonly [flag: string, descr
 function refuseClusterFlags(given: Partial<NodeAgentFlags>): void {
   const { node, daemonSet, registryService, replica, door, mirrorCa, hostIp, criSocket, hostRoot, lease } =
     given;
+  const { configureRuntime } = given;
   const flags = {
     '--node': node,
     '--daemon-set': daemonSet,
@@ -341,6 +347,7 @@ function refuseClusterFlags(given: Partial<NodeAgentFlags>): void {
     '--host-ip': hostIp,
     '--cri-socket': criSocket,
     '--lease': lease,
+    '--configure-runtime': configureRuntime,
     '--host-root': hostRoot === '/' ? undefined : hostRoot,
   };
   for (const [flag, value] of Object.entries(flags))
@@ -350,6 +357,12 @@ function refuseClusterFlags(given: Partial<NodeAgentFlags>): void {
 
 function repeated(text: string, before: readonly string[] = []): readonly string[] {
   return [...before, text];
+}
+
+/** What a variable of a script left empty is no place. */
+function path(text: string): string {
+  if (text === '') throw new InvalidArgumentError('It is empty: give a path.');
+  return text;
 }
 
 /** Reads `90` or `90s`. */

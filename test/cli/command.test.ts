@@ -78,6 +78,17 @@ suite('weir', () => {
         /s3:\/\//,
       ],
       [['agent', '--config', config, '--node', 'node1'], /--node is for an agent of a cluster/],
+      [
+        ['agent', '--config', config, '--configure-runtime'],
+        /--configure-runtime is for an agent of a cluster/,
+      ],
+      ...['--certs-dir', '--state-dir', '--host-root'].map(
+        (flag) =>
+          [
+            ['rollback', flag, ''],
+            new RegExp(`'${flag} <dir>' argument '' is invalid. It is empty`),
+          ] as const,
+      ),
       [['registry', '--config', at('none.yaml'), ...rest], /cannot read the configuration/],
       [
         [
