@@ -7,7 +7,9 @@ export function codeOf(error: unknown): string | undefined {
 export function fileProblem(attempt: string, path: string, cause: unknown): Error {
   const code = codeOf(cause);
   const what = cause instanceof Error ? cause.message : String(cause);
-  const remedy = (code === undefined ? undefined : REMEDIES[code]) ?? 'Correct this, and weir tries again.';
+  const remedy =
+    (code === undefined ? undefined : REMEDIES[code]) ??
+    'Correct this; a command that ended has to be run again.';
   return new Error(`cannot ${attempt} ${path}: ${what}. ${remedy}`, { cause });
 }
 
@@ -24,5 +26,5 @@ const REMEDIES: Readonly<Record<string, string>> = {
   ENOTDIR: 'A directory is wanted there: move away the file that has its name.',
   ELOOP: 'Correct the symbolic links, which lead round in a circle.',
   EISDIR: 'Move away the directory that has its name.',
-  ENOENT: 'Something removed it meanwhile; weir tries again.',
+  ENOENT: 'It is not there: make it, unless something removed it only meanwhile.',
 };
