@@ -4,16 +4,19 @@ import type { Logger } from 'pino';
 import { type Agent, applyOnce, checkedMirror, startAgent } from '../agent/agent.ts';
 import { CertsDirectories } from '../agent/certs-directories.ts';
 import type { Change, HostState } from '../agent/change.ts';
+import { pathOnNode } from '../agent/node-root.ts';
 import { forgetNode, restoreWholeNode } from '../agent/restore-node.ts';
 import { forgetPlace, rollback } from '../agent/rollback.ts';
 import { KNOWN_CERTS_DIRS } from '../agent/runtimes/known-directories.ts';
 import { seeNode } from '../agent/runtimes/see-node.ts';
+import { type Place, rememberedDirectories, settle } from '../agent/state.ts';
 import { formatProblem } from '../config/problem.ts';
 import { readConfigFile } from '../config/watch.ts';
 import { aborted, describe, UsageError } from '../process/lifecycle.ts';
 import { createMetrics, Gauge, type Registry as Metrics } from '../process/metrics.ts';
 import { parseAddress } from '../process/server.ts';
 import type { Readiness } from '../process/status-routes.ts';
+import { checkHostRoot, isDirectory } from './host-root.ts';
 import type { AgentFlags, RollbackFlags } from './main.ts';
 import { LAST_GOOD_FILE, ProgramConfig } from './program-config.ts';
 import { serveStatus } from './status-server.ts';
@@ -50,8 +53,10 @@ export async function runRollback({
   hostRoot: root,
   log,
 }: RollbackFlags & { readonly log: Logger }): Promise<void> {
+  await checkHostRoot(root);
   if (certsDir !== undefined) {
     const place = { root, certsDir, stateDir, log };
+    await checkCertsDir(place);
     print(await rollback(place), `nothing of weir is in ${certsDir}`);
     return await forgetPlace(place, [LAST_GOOD_FILE]);
   }
@@ -62,6 +67,17 @@ export async function runRollback({
   const directories = [...new Set([...KNOWN_CERTS_DIRS, ...certsDirs])];
   print(await restoreWholeNode(place, directories), 'nothing of weir is on this node');
   await forgetNode(place, directories, [LAST_GOOD_FILE]);
+}
+
+/** @throws UsageError when there is no such directory, and never was one that weir wrote to. */
+async function checkCertsDir(place: Place & { readonly root: string }): Promise<void> {
+  const { root, certsDir } = await settle(place);
+  if (await isDirectory(certsDir)) return;
+  if ((await rememberedDirectories(place)).includes(pathOnNode(root, certsDir))) return;
+  const below = root === '/' ? '' : ` below ${root}: --certs-dir is a path of the node`;
+  throw new UsageError(
+    `there is no directory ${place.certsDir}${below}, and weir wrote to none of that name`,
+  );
 }
 
 /** What the agent's `/readyz` says: ready when each upstream is as it is to be, or somebody else decided about it. */

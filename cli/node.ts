@@ -13,6 +13,7 @@ import { formatProblem } from '../config/problem.ts';
 import { type ConfigVersion, readVersion } from '../config/version.ts';
 import { readConfigFile } from '../config/watch.ts';
 import { describe, UsageError } from '../process/lifecycle.ts';
+import { checkHostRoot } from './host-root.ts';
 import { parseObjectName } from './object-name.ts';
 import { PRODUCT } from './version.ts';
 
@@ -36,6 +37,7 @@ export interface PlanFlags extends NodeFlags {
 
 /** `weir node inspect` */
 export async function inspectNode({ hostRoot, json }: InspectFlags): Promise<void> {
+  await checkHostRoot(hostRoot);
   const sight = await seeNode({ root: hostRoot, askCri });
   process.stdout.write(json === true ? `${JSON.stringify(sight, undefined, 2)}\n` : formatSight(sight));
 }
@@ -43,6 +45,7 @@ export async function inspectNode({ hostRoot, json }: InspectFlags): Promise<voi
 /** `weir node plan`: the difference on standard output, and what else there is to say on standard error. */
 export async function planOfNode(flags: PlanFlags & { readonly log: Logger }): Promise<void> {
   const { hostRoot: root, stateDir, log } = flags;
+  await checkHostRoot(root);
   const mirror = mirrorOf(flags.mirror);
   const { config: whole, warnings } = await readConfig(flags);
   for (const warning of warnings) log.warn(formatProblem(warning, flags.config ?? flags.configMap ?? ''));

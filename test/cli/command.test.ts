@@ -239,6 +239,28 @@ suite('weir agent', () => {
     }
   });
 
+  test('what looks at a node refuses a root that is no directory', async () => {
+    await writeFile(at('file'), '');
+    const plan = ['--config', await configured('upstreams: {}'), '--mirror', 'http://127.0.0.1:1'];
+    for (const root of [at('none'), at('file')])
+      for (const command of [['node', 'inspect'], ['node', 'plan', ...plan], ['rollback']]) {
+        const { code, stderr } = await weir(...command, '--host-root', root);
+        assert.equal(code, 2);
+        assert.match(stderr, /^weir: there is no directory .*: --host-root is where/);
+      }
+  });
+
+  test('rollback refuses a certificates directory that neither is there nor ever was', async () => {
+    const place = ['--certs-dir', at('none'), '--state-dir', at('state')];
+    const { code, stderr } = await weir('rollback', ...place);
+    assert.equal(code, 2);
+    assert.match(stderr, /^weir: there is no directory .*none, and weir wrote to none of that name$/m);
+    await agentOnce('upstreams: { ghcr.io: {} }');
+    await rm(at('certs'), { recursive: true });
+    const removed = await weir('rollback', '--certs-dir', at('certs'), '--state-dir', at('state'));
+    assert.equal(removed.code, 0, removed.stderr);
+  });
+
   test('--once with a configuration that is refused ends with 2 and writes nothing', async () => {
     const { code, stderr } = await agentOnce('upstreams: { "ghcr.io\\"]\\n": {} }');
     assert.equal(code, 2);
