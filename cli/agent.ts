@@ -17,8 +17,9 @@ import { createMetrics, Gauge, type Registry as Metrics } from '../process/metri
 import { parseAddress } from '../process/server.ts';
 import type { Readiness } from '../process/status-routes.ts';
 import { checkHostRoot, isDirectory } from './host-root.ts';
+import { LAST_GOOD_FILE } from './last-good-file.ts';
 import type { AgentFlags, RollbackFlags } from './main.ts';
-import { LAST_GOOD_FILE, ProgramConfig } from './program-config.ts';
+import { ProgramConfig } from './program-config.ts';
 import { serveStatus } from './status-server.ts';
 
 /** `weir agent` */

@@ -14,12 +14,13 @@ import { aborted, describe, UsageError } from '../process/lifecycle.ts';
 import { createMetrics } from '../process/metrics.ts';
 import { parseAddress } from '../process/server.ts';
 import type { Readiness } from '../process/status-routes.ts';
+import { LAST_GOOD_FILE } from './last-good-file.ts';
 import { forgetConfigure, NodeConfigure } from './node-configure.ts';
 import { type MirrorFlags, openMirror, wantedMirror } from './node-mirror.ts';
 import { NodeRuntime } from './node-runtime.ts';
 import { standBy, startNodeWork, type Tell } from './node-work.ts';
 import { parseObjectName } from './object-name.ts';
-import { LAST_GOOD_FILE, ProgramConfig } from './program-config.ts';
+import { ProgramConfig } from './program-config.ts';
 import { serveStatus } from './status-server.ts';
 import { PRODUCT } from './version.ts';
 

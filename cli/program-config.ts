@@ -1,5 +1,4 @@
 import { existsSync } from 'node:fs';
-import { dirname } from 'node:path';
 import type { Logger } from 'pino';
 import { Gauge, type Registry as Metrics } from 'prom-client';
 import type { Config } from '../config/config.ts';
@@ -9,12 +8,9 @@ import type { ConfigVersion } from '../config/version.ts';
 import { ConfigFile, readConfigFile } from '../config/watch.ts';
 import type { Kubernetes } from '../kubernetes/api.ts';
 import type { ObjectName } from '../kubernetes/client.ts';
-import { makeDirectory, replaceFile } from '../process/durable-file.ts';
 import { Latest } from '../process/latest.ts';
 import { describe, UsageError } from '../process/lifecycle.ts';
-
-/** In the directory where a program keeps its state: the last configuration that could be read. */
-export const LAST_GOOD_FILE = 'last-good-config.yaml';
+import { keepLastGood, readLastGood } from './last-good-file.ts';
 
 interface Options {
   /** Where the last good configuration is kept, so that a restart amid a bad edit changes nothing. */
@@ -43,14 +39,16 @@ export class ProgramConfig {
   readonly #options: Options;
   /** For people: where it is. */
   readonly #origin: string;
+  readonly #file: string | undefined;
   readonly #listeners = new Set<(config: Config) => void>();
   /** Two writes at once would leave either text. */
   readonly #kept: Latest<ConfigVersion>;
   #source: ConfigSource | undefined;
 
-  private constructor(options: Options, origin: string) {
+  private constructor(options: Options, origin: string, file?: string) {
     this.#options = options;
     this.#origin = origin;
+    this.#file = file;
     this.#kept = new Latest({
       act: (version) => this.#keep(version),
       failed: (error) => options.log.warn({ err: error }, 'the last good configuration was not kept'),
@@ -71,7 +69,7 @@ export class ProgramConfig {
   /** @throws UsageError when the file is refused or cannot be read, and there is no last good one. */
   static async open(options: FileOptions): Promise<ProgramConfig> {
     const version = await readAtStart(options);
-    const config = new ProgramConfig(options, options.file);
+    const config = new ProgramConfig(options, options.file, options.file);
     config.#source = ConfigFile.watch(options.file, version, config.#events());
     config.#kept.put(version);
     return config;
@@ -155,9 +153,7 @@ export class ProgramConfig {
 
   async #keep(version: ConfigVersion): Promise<void> {
     const { lastGood } = this.#options;
-    if (lastGood === undefined) return;
-    await makeDirectory(dirname(lastGood));
-    await replaceFile(lastGood, version.text);
+    if (lastGood !== undefined) await keepLastGood(lastGood, version, this.#file);
   }
 }
 
@@ -171,17 +167,18 @@ async function readAtStart({ file, lastGood, log }: FileOptions): Promise<Config
     refusal = error;
   }
   // A file that is not there is a slip in the command, not in the configuration.
-  if (lastGood === undefined || !existsSync(file) || !existsSync(lastGood)) throw usage(refusal);
+  const known = lastGood !== undefined && existsSync(file) ? await readLastGood(lastGood, file) : undefined;
+  if (known === undefined) throw usage(refusal);
   log.error(
     `the configuration is refused, the last good one, ${lastGood}, is in force: ${describe(refusal)}`,
   );
-  return readConfigFile(lastGood);
+  return known;
 }
 
 async function readLastGoodFile(file: string | undefined, log: Logger): Promise<ConfigVersion | undefined> {
-  if (file === undefined || !existsSync(file)) return undefined;
+  if (file === undefined) return undefined;
   try {
-    return await readConfigFile(file);
+    return await readLastGood(file);
   } catch (error) {
     log.warn({ err: error }, 'the last good configuration cannot be used');
     return undefined;

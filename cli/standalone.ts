@@ -7,9 +7,10 @@ import { createMetrics } from '../process/metrics.ts';
 import { parseAddress, urlOf } from '../process/server.ts';
 import type { Readiness } from '../process/status-routes.ts';
 import { agentReadiness, measureStates } from './agent.ts';
+import { LAST_GOOD_FILE } from './last-good-file.ts';
 import type { StandaloneFlags } from './main.ts';
 import { openStore } from './open-store.ts';
-import { LAST_GOOD_FILE, ProgramConfig } from './program-config.ts';
+import { ProgramConfig } from './program-config.ts';
 import { startRegistry } from './registry-server.ts';
 
 /** `weir standalone`: the registry first, then the files that send containerd to it. */

@@ -268,6 +268,34 @@ suite('weir agent', () => {
     await assert.rejects(readdir(at('certs')), /ENOENT/);
   });
 
+  test('another configuration file does not start with the last good configuration of this one', async () => {
+    const config = await configured('upstreams: { ghcr.io: {} }');
+    const rest = [
+      '--certs-dir',
+      at('certs'),
+      '--state-dir',
+      at('state'),
+      '--mirror',
+      'http://127.0.0.1:30500',
+    ];
+    const start = (file: string): Promise<RunningWeir> =>
+      startWeir('agent', '--config', file, '--listen', '127.0.0.1:0', ...rest);
+    const first = await start(config);
+    await first.logged(/a registry host is written/);
+    assert.equal(await first.stop(), 0);
+    await writeFile(at('other.yaml'), 'upstreams: [');
+    const { code, stderr } = await weir('agent', '--config', at('other.yaml'), ...rest);
+    assert.equal(code, 2);
+    assert.match(stderr, /the configuration is refused/);
+    await writeFile(config, 'upstreams: [');
+    // Twice, since what was fallen back to is kept again.
+    for (let round = 0; round < 2; round++) {
+      const again = await start(config);
+      await again.logged(/the last good one, .*, is in force/);
+      assert.equal(await again.stop(), 0);
+    }
+  });
+
   test('stays, answers for its state, and follows the configuration', async () => {
     const config = await configured('upstreams: { ghcr.io: {} }');
     const agent = await startWeir(
