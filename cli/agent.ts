@@ -1,8 +1,9 @@
 import { join } from 'node:path';
 import process from 'node:process';
 import type { Logger } from 'pino';
-import { type Agent, applyOnce, checkedMirror, startAgent } from '../agent/agent.ts';
+import { type Agent, checkedMirror, startAgent } from '../agent/agent.ts';
 import { CertsDirectories } from '../agent/certs-directories.ts';
+import { applyConfig } from '../agent/certs-directory.ts';
 import type { Change, HostState } from '../agent/change.ts';
 import { pathOnNode } from '../agent/node-root.ts';
 import { forgetNode, restoreWholeNode } from '../agent/restore-node.ts';
@@ -131,10 +132,15 @@ async function applyConfigOnce({
     throw new UsageError(describe(error));
   });
   for (const warning of warnings) log.warn(formatProblem(warning, file));
-  print(
-    await applyOnce({ certsDir, stateDir, mirror: mirrorOf(mirror), config, log, signal: stop }),
-    'every file is as it is to be',
+  const place = { certsDir, stateDir, log };
+  const { changes, states, failures } = await applyConfig(place, { config, mirror: mirrorOf(mirror) }, stop);
+  stop.throwIfAborted();
+  const unmerged = [...states].flatMap(([host, state]) =>
+    state.kind === 'unparsable' ? [`${host}: ${state.reason}`] : [],
   );
+  const problems = [...failures.map(describe), ...unmerged];
+  if (problems.length === 0 || changes.length > 0) print(changes, 'every file is as it is to be');
+  if (problems.length > 0) throw new Error(`not every upstream is mirrored:\n${problems.join('\n')}`);
 }
 
 function mirrorOf(text: string): string {

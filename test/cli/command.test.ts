@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { appendFile, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, afterEach, before, beforeEach, suite, test } from 'node:test';
@@ -259,6 +259,29 @@ suite('weir agent', () => {
     await rm(at('certs'), { recursive: true });
     const removed = await weir('rollback', '--certs-dir', at('certs'), '--state-dir', at('state'));
     assert.equal(removed.code, 0, removed.stderr);
+  });
+
+  test('--once ends with 1 and names each upstream whose file could not be merged or written', async () => {
+    await mkdir(at('certs/ghcr.io'), { recursive: true });
+    await writeFile(at('certs/ghcr.io/hosts.toml'), 'no TOML');
+    await mkdir(at('certs/quay.io/hosts.toml'), { recursive: true });
+    const { code, stdout, stderr } = await agentOnce(
+      'upstreams: { ghcr.io: {}, quay.io: {}, docker.io: {} }',
+    );
+    assert.equal(code, 1);
+    assert.match(stdout, /^written .*docker\.io\/hosts\.toml$/m);
+    assert.match(
+      stderr,
+      /^weir: not every upstream is mirrored:\nquay\.io: .*\nghcr\.io: .*cannot be merged/m,
+    );
+  });
+
+  test('--once ends with 0 when somebody edited a file, which is theirs', async () => {
+    await agentOnce('upstreams: { docker.io: {} }');
+    await appendFile(at('certs/docker.io/hosts.toml'), '# mine\n');
+    const { code, stdout } = await agentOnce('upstreams: { docker.io: {} }');
+    assert.equal(code, 0);
+    assert.match(stdout, /^left .*was edited by hand/);
   });
 
   test('--once with a configuration that is refused ends with 2 and writes nothing', async () => {
