@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 import process from 'node:process';
 import { Command, InvalidArgumentError, Option } from 'commander';
-import { runProgram, UsageError } from '../process/lifecycle.ts';
+import { runProgram, UsageError, watchOutput } from '../process/lifecycle.ts';
 import { createLogger, LOG_LEVELS, type Logger, type LogLevel } from '../process/log.ts';
 import { defaultStateDirectory } from './default-state-directory.ts';
 import type { InspectFlags, PlanFlags } from './node.ts';
@@ -378,6 +378,7 @@ function environment(): { apiServers: readonly string[] } {
   return { apiServers: host === undefined ? [] : [host] };
 }
 
+watchOutput();
 await weir.parseAsync().catch((error: unknown) => {
   if (!(error instanceof Error) || error.name !== 'CommanderError') throw error;
 });

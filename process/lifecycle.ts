@@ -11,7 +11,7 @@ const EXIT_INTERRUPTED = 130;
 
 /**
  * Runs a program until it returns. The first SIGTERM or SIGINT aborts the signal that it was given, so that it
- * can drain; a second one ends it at once. The only place that sets the process's exit code.
+ * can drain; a second one ends it at once. Only this file sets the exit code of a program that ran.
  */
 export async function runProgram(main: (stop: AbortSignal) => Promise<void>): Promise<void> {
   const stop = new AbortController();
@@ -28,6 +28,14 @@ export async function runProgram(main: (stop: AbortSignal) => Promise<void>): Pr
   } finally {
     process.off('SIGTERM', onSignal).off('SIGINT', onSignal);
   }
+}
+
+/** Ends a program with a line instead of a stack where its standard output cannot be written, as on a full disk. */
+export function watchOutput(): void {
+  process.stdout.on('error', (error: Error) => {
+    process.exitCode = EXIT_FAILURE;
+    process.stderr.write(`weir: cannot write to standard output: ${error.message}\n`);
+  });
 }
 
 /** Resolves when the signal aborts. */

@@ -8,7 +8,7 @@ import { CertsDirectories } from '../../agent/certs-directories.ts';
 import { parseConfig } from '../../config/parse.ts';
 import { type Image, makeImage } from '../support/image.ts';
 import { UpstreamRegistry } from '../support/upstream-registry.ts';
-import { type Ran, type RunningWeir, startWeir, weir } from '../support/weir-command.ts';
+import { type Ran, type RunningWeir, startWeir, weir, weirInto } from '../support/weir-command.ts';
 
 let directory: string;
 beforeEach(async () => {
@@ -166,6 +166,15 @@ suite('weir config', () => {
       stderr,
       /config\.yaml:1:1: error: enabled: .*\n.*config\.yaml:3:14: error: upstreams\.ghcr\.io\.mirrr: .*\nweir: .* would be refused for 2 errors/,
     );
+  });
+
+  test('an output that cannot be written ends with 1 and one line', async () => {
+    const config = await configured('upstreams: { ghcr.io: {} }');
+    for (const parameters of [['config', 'routes', config], ['--help']]) {
+      const { code, stderr } = await weirInto('/dev/full', ...parameters);
+      assert.equal(code, 1);
+      assert.match(stderr, /^weir: cannot write to standard output: ENOSPC.*\n$/);
+    }
   });
 
   test('routes shows what each registry host becomes', async () => {

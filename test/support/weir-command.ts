@@ -1,5 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { open } from 'node:fs/promises';
 import { join } from 'node:path';
 import process from 'node:process';
 import { createInterface } from 'node:readline';
@@ -18,6 +19,17 @@ export async function weir(...parameters: readonly string[]): Promise<Ran> {
   const child = spawn(process.execPath, [MAIN, ...parameters], { stdio: ['ignore', 'pipe', 'pipe'] });
   const [stdout, stderr] = await Promise.all([text(child.stdout), text(child.stderr), once(child, 'close')]);
   return { code: child.exitCode, stdout, stderr };
+}
+
+/** Runs the command with this file or device for its standard output, and gives its code and standard error. */
+export async function weirInto(
+  output: string,
+  ...parameters: readonly string[]
+): Promise<Omit<Ran, 'stdout'>> {
+  await using file = await open(output, 'w');
+  const child = spawn(process.execPath, [MAIN, ...parameters], { stdio: ['ignore', file.fd, 'pipe'] });
+  const [stderr] = await Promise.all([child.stderr === null ? '' : text(child.stderr), once(child, 'close')]);
+  return { code: child.exitCode, stderr };
 }
 
 export interface RunningWeir {
