@@ -25,7 +25,7 @@ const CASES: readonly Case[] = [
   {
     name: '1 × 1 GiB',
     sizes: [GIB],
-    rounds: 3,
+    rounds: 7,
     connected: false,
     limit: { ratio: 1.03, firstByteMore: 5 },
   },
