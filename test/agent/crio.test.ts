@@ -259,11 +259,6 @@ const refused: readonly {
     state: /^unsupported: https:\/\/corp\/weir has its API below a path/,
   },
   {
-    name: 'its path at our registry is that of another',
-    config: "upstreams: { 'a.corp-80': {}, 'a.corp:80': {} }",
-    state: /^unsupported: our registry has no path for a\.corp:80: "a\.corp-80" stands for a\.corp-80\./,
-  },
-  {
     name: 'it is where another is, and one of them is open to plain HTTP',
     config: "upstreams: { docker.io: {}, 'a.corp': { endpoint: 'https://b.corp' } , 'c.corp': {} }",
     files: {
