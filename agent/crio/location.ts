@@ -47,11 +47,8 @@ export function upstreamLocation({ host, endpoint }: Upstream): Location {
   return isUsual ? { location: host, insecure: false } : endpointLocation(endpoint);
 }
 
-function prefixOf(upstream: Upstream, config: Config): string {
-  const own = hostPrefix(upstream.host);
-  const prefix = [own, ...upstream.prefixes].find((one) => hostForPrefix(config, one) === upstream.host);
-  if (prefix !== undefined) return prefix;
-  throw new Error(
-    `our registry has no path for ${upstream.host}: "${own}" stands for ${hostForPrefix(config, own)}. Give it a "prefix" in the configuration.`,
-  );
+/** No two registries of a configuration share one. */
+function prefixOf({ host, prefixes }: Upstream, config: Config): string {
+  const own = hostPrefix(host);
+  return [own, ...prefixes].find((one) => hostForPrefix(config, one) === host) ?? own;
 }
