@@ -83,6 +83,12 @@ suite('weir, in the place of older designs', { concurrency: false }, () => {
     );
     const address = cluster.nodes.find(({ name }) => name === NODE)?.address;
     const mirror = `http://${address}:${NODE_PORT}`;
+    // kube-proxy hears of Pods that are ready a moment after Helm does.
+    const look = `fetch('${mirror}/v2/').then(({ status }) => console.log(status))`;
+    await eventually(
+      'the node port leads to the registry',
+      async () => (await cluster.exec(OUTSIDE, 'node', '--eval', look)) === '200\n',
+    );
     for (const [path, tag] of [
       ['dockerhub/library/web', '1'],
       ['ghcr/acme/web', '1'],
