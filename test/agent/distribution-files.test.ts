@@ -1,17 +1,15 @@
 // From what a node looks like to the exact files on it: found, written twice, and brought back.
 
 import assert from 'node:assert/strict';
-import { lstat, mkdir, readdir, readFile, readlink, symlink, writeFile } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
-import { suite, type TestContext, test } from 'node:test';
+import { lstat, readdir, readFile, readlink } from 'node:fs/promises';
+import { join } from 'node:path';
+import { suite, test } from 'node:test';
 import { pino } from 'pino';
 import { restoreNode } from '../../agent/restore-node.ts';
 import { filesOf } from '../../agent/runtimes/files-of.ts';
 import { seeNode } from '../../agent/runtimes/see-node.ts';
-import { makeScratch, removeScratch } from '../tools/scratch.ts';
 import { bodyOf, configOf, NOTE } from './node-files.ts';
-
-type Tree = Readonly<Record<string, string>>;
+import { plant, type Tree } from './planted.ts';
 
 const DOOR = 'http://127.0.0.1:5700';
 const CONFIG = configOf('upstreams: { docker.io: {}, mcr.microsoft.com: {} }');
@@ -193,18 +191,6 @@ suite('the files of weir on', () => {
       assert.deepEqual(after, before);
     });
 });
-
-async function plant(t: TestContext, tree: Tree): Promise<string> {
-  const root = await makeScratch();
-  t.after(() => removeScratch(root));
-  for (const [path, text] of Object.entries(tree)) {
-    await mkdir(dirname(join(root, path)), { recursive: true });
-    if (path.endsWith('/')) await mkdir(join(root, path), { recursive: true });
-    else if (text.startsWith('-> ')) await symlink(text.slice(3), join(root, path));
-    else await writeFile(join(root, path), text);
-  }
-  return root;
-}
 
 /** By path of the node, in order: the text of a file, where a link leads, and nothing of a directory. */
 async function everythingBelow(root: string): Promise<Map<string, string>> {

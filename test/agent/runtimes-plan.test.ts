@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
-import { chmod, lstat, mkdir, readdir, readFile, symlink, writeFile } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { chmod, lstat, readdir, readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { suite, type TestContext, test } from 'node:test';
 import { pino } from 'pino';
 import { applyOnce } from '../../agent/agent.ts';
@@ -9,8 +9,8 @@ import { formatPlan, type Plan, planNode } from '../../agent/runtimes/plan.ts';
 import { seeNode } from '../../agent/runtimes/see-node.ts';
 import { unifiedDiff } from '../../agent/runtimes/unified-diff.ts';
 import { weir } from '../support/weir-command.ts';
-import { makeScratch, removeScratch } from '../tools/scratch.ts';
 import { configOf, MIRROR } from './node-files.ts';
+import { plant, type Tree } from './planted.ts';
 import { processes } from './runtime-root.ts';
 
 const CERTS = '/etc/containerd/certs.d';
@@ -25,15 +25,8 @@ interface Node {
   readonly everything: () => Promise<readonly string[]>;
 }
 
-async function makeNode(t: TestContext, tree: Readonly<Record<string, string>>): Promise<Node> {
-  const root = await makeScratch();
-  t.after(() => removeScratch(root));
-  for (const [path, text] of Object.entries(tree)) {
-    await mkdir(dirname(join(root, path)), { recursive: true });
-    if (path.endsWith('/')) await mkdir(join(root, path), { recursive: true });
-    else if (text.startsWith('-> ')) await symlink(text.slice(3), join(root, path));
-    else await writeFile(join(root, path), text);
-  }
+async function makeNode(t: TestContext, tree: Tree): Promise<Node> {
+  const root = await plant(t, tree);
   const place = { root, certsDir: CERTS, stateDir: STATE, log: pino({ level: 'silent' }) };
   return {
     root,

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { mkdir, symlink, unlink, utimes, writeFile } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import { suite, type TestContext, test } from 'node:test';
 import type { CriAnswer } from '../../agent/runtimes/ask-cri.ts';
 import { OTHER_RUNTIMES } from '../../agent/runtimes/distributions.ts';
@@ -8,23 +8,8 @@ import { type NodeSight, reasonOf } from '../../agent/runtimes/node-sight.ts';
 import { ownedOf } from '../../agent/runtimes/owned-hosts.ts';
 import { seeNode } from '../../agent/runtimes/see-node.ts';
 import { watchNode } from '../../agent/runtimes/watch-node.ts';
-import { makeScratch, removeScratch } from '../tools/scratch.ts';
 import { configOf } from './node-files.ts';
-
-/** By path of the node; `-> x` is a symbolic link to x, and a path that ends in a slash a directory. */
-type Tree = Readonly<Record<string, string>>;
-
-async function plant(t: TestContext, tree: Tree): Promise<string> {
-  const root = await makeScratch();
-  t.after(() => removeScratch(root));
-  for (const [path, text] of Object.entries(tree)) {
-    await mkdir(dirname(join(root, path)), { recursive: true });
-    if (path.endsWith('/')) await mkdir(join(root, path), { recursive: true });
-    else if (text.startsWith('-> ')) await symlink(text.slice(3), join(root, path));
-    else await writeFile(join(root, path), text);
-  }
-  return root;
-}
+import { plant, type Tree } from './planted.ts';
 
 async function see(t: TestContext, tree: Tree, answer?: CriAnswer): Promise<NodeSight> {
   const root = await plant(t, tree);
