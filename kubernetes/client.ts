@@ -31,6 +31,16 @@ export function statusOf(error: unknown): number | undefined {
   return error instanceof ApiException ? error.code : undefined;
 }
 
+/** What is asked for, or `undefined` where it is not there. @throws whatever else went wrong. */
+export async function orUndefined<Result>(ask: () => Promise<Result>): Promise<Result | undefined> {
+  try {
+    return await ask();
+  } catch (error) {
+    if (statusOf(error) === 404) return undefined;
+    throw error;
+  }
+}
+
 /** One line for a log: the client's own messages repeat whole bodies and headers. */
 export function apiProblem(attempt: string, error: unknown): Error {
   if (!(error instanceof ApiException)) return new Error(`cannot ${attempt}`, { cause: error });

@@ -1,7 +1,7 @@
 import type { Logger } from 'pino';
 import { pauseUnlessStopped } from '../process/pause.ts';
 import type { Kubernetes, ObjectOf } from './api.ts';
-import { apiProblem, type ObjectName, statusOf } from './client.ts';
+import { apiProblem, type ObjectName, orUndefined, statusOf } from './client.ts';
 
 type Lease = ObjectOf<'leases'>;
 
@@ -143,13 +143,8 @@ function durationOf(lease: Lease | undefined): number {
   return (lease?.spec?.leaseDurationSeconds ?? 0) * 1000;
 }
 
-async function read({ kubernetes, lease }: LeaseOptions): Promise<Lease | undefined> {
-  try {
-    return await kubernetes.read('leases', lease);
-  } catch (error) {
-    if (statusOf(error) === 404) return undefined;
-    throw error;
-  }
+function read({ kubernetes, lease }: LeaseOptions): Promise<Lease | undefined> {
+  return orUndefined(() => kubernetes.read('leases', lease));
 }
 
 /** Says that we have it, now. The API refuses it with 409 when somebody else wrote it since. */

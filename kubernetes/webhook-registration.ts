@@ -1,6 +1,6 @@
 import { isDeepStrictEqual } from 'node:util';
 import type { Kubernetes, ObjectOf } from './api.ts';
-import { apiProblem, statusOf } from './client.ts';
+import { apiProblem, orUndefined } from './client.ts';
 
 /** Under which name the webhook is registered, and with which ClusterRole it goes. */
 export interface RegistrationPlace {
@@ -58,15 +58,6 @@ export async function registerWebhooks(
 async function ownerOf(kubernetes: Kubernetes, name: string) {
   const { metadata } = await kubernetes.read('clusterroles', { name });
   return { apiVersion: 'rbac.authorization.k8s.io/v1', kind: 'ClusterRole', name, uid: metadata?.uid ?? '' };
-}
-
-async function orUndefined<Result>(ask: () => Promise<Result>): Promise<Result | undefined> {
-  try {
-    return await ask();
-  } catch (error) {
-    if (statusOf(error) === 404) return undefined;
-    throw error;
-  }
 }
 
 /** Whether they are as they are to be, with nothing besides that would make a difference. */

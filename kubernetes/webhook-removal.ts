@@ -1,13 +1,13 @@
 import { selectorText } from './agents.ts';
 import type { Kubernetes } from './api.ts';
-import { apiProblem, type ObjectName, statusOf } from './client.ts';
+import { apiProblem, type ObjectName, orUndefined } from './client.ts';
 
 /** What selects the Pods of the webhook's Deployment; `undefined` when there is none. @throws Error of the API. */
 export async function webhookSelector(
   kubernetes: Kubernetes,
   deployment: ObjectName,
 ): Promise<string | undefined> {
-  return orUndefined(`read Deployment ${deployment.namespace}/${deployment.name}`, async () => {
+  return ifThere(`read Deployment ${deployment.namespace}/${deployment.name}`, async () => {
     const { spec } = await kubernetes.read('deployments', deployment);
     return selectorText(spec?.selector ?? {});
   });
@@ -15,27 +15,26 @@ export async function webhookSelector(
 
 /** Deletes the Deployment; its Pods are told to stop while it is still there. @throws Error of the API. */
 export async function deleteWebhook(kubernetes: Kubernetes, deployment: ObjectName): Promise<void> {
-  await orUndefined(`delete Deployment ${deployment.namespace}/${deployment.name}`, () =>
+  await ifThere(`delete Deployment ${deployment.namespace}/${deployment.name}`, () =>
     kubernetes.remove('deployments', deployment, { propagationPolicy: 'Foreground' }),
   );
 }
 
 /** Takes away what the webhook has registered, as it is called. @throws Error of the API. */
 export async function withdrawRegistrations(kubernetes: Kubernetes, name: string): Promise<void> {
-  await orUndefined(`delete MutatingWebhookConfiguration ${name}`, () =>
+  await ifThere(`delete MutatingWebhookConfiguration ${name}`, () =>
     kubernetes.remove('mutatingwebhookconfigurations', { name }),
   );
-  await orUndefined(`delete ValidatingWebhookConfiguration ${name}`, () =>
+  await ifThere(`delete ValidatingWebhookConfiguration ${name}`, () =>
     kubernetes.remove('validatingwebhookconfigurations', { name }),
   );
 }
 
 /** What is not there is as good as deleted. @throws Error of the API. */
-async function orUndefined<Result>(what: string, ask: () => Promise<Result>): Promise<Result | undefined> {
+async function ifThere<Result>(what: string, ask: () => Promise<Result>): Promise<Result | undefined> {
   try {
-    return await ask();
+    return await orUndefined(ask);
   } catch (error) {
-    if (statusOf(error) === 404) return undefined;
     throw apiProblem(what, error);
   }
 }
