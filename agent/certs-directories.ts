@@ -1,6 +1,6 @@
-import { messageOf } from '../process/file-problem.ts';
 import { applyConfig } from './certs-directory.ts';
 import type { Change, HostState } from './change.ts';
+import { restoreEach } from './restore-failure.ts';
 import { rollback } from './rollback.ts';
 import type { Outcome, RuntimeFiles, Wanted } from './runtime-files.ts';
 import type { Place } from './state.ts';
@@ -22,18 +22,8 @@ export class CertsDirectories implements RuntimeFiles {
     return outcomes.reduce(both);
   }
 
-  async restore(): Promise<readonly Change[]> {
-    const changes: Change[] = [];
-    const failures: unknown[] = [];
-    for (const certsDir of this.directories) {
-      try {
-        changes.push(...(await rollback({ ...this.#place, certsDir })));
-      } catch (error) {
-        failures.push(error);
-      }
-    }
-    if (failures.length > 0) throw new AggregateError(failures, failures.map(messageOf).join('\n'));
-    return changes;
+  restore(): Promise<readonly Change[]> {
+    return restoreEach(this.directories.map((certsDir) => () => rollback({ ...this.#place, certsDir })));
   }
 }
 

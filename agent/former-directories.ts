@@ -14,7 +14,7 @@ import { type NodePlace, openState, settle } from './state.ts';
  * A directory in use may be a copy of a former one, as snapd makes it when it refreshes MicroK8s: its files name
  * originals that are kept for that one, and gone once it is restored. So they are adopted first.
  *
- * @throws AggregateError with one error for each file that could not be restored; the others are.
+ * @throws RestoreFailure when some file could not be restored: the others are.
  */
 export async function restoreFormer(
   place: NodePlace,

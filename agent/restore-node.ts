@@ -1,9 +1,9 @@
-import { messageOf } from '../process/file-problem.ts';
 import { CertsDirectories } from './certs-directories.ts';
 import type { Change } from './change.ts';
 import { restoreRuntimeConfiguration } from './configure/restore.ts';
 import { CrioFiles } from './crio/crio-files.ts';
 import { DockerFiles } from './docker/docker-files.ts';
+import { restoreEach } from './restore-failure.ts';
 import { forgetPlace } from './rollback.ts';
 import type { RuntimeFiles } from './runtime-files.ts';
 import { type NodePlace, rememberedDirectories } from './state.ts';
@@ -13,7 +13,7 @@ import { type NodePlace, rememberedDirectories } from './state.ts';
  * which may have been forgotten, and of each other runtime. Harmless where weir never was, and when it is done twice.
  *
  * @param inUse files that stay as they are.
- * @throws AggregateError with one error for each file that could not be restored; the others are.
+ * @throws RestoreFailure when some file could not be restored: the others are.
  */
 export async function restoreNode(
   place: NodePlace,
@@ -27,20 +27,14 @@ export async function restoreNode(
     ...(inUse instanceof CrioFiles ? [] : [new CrioFiles(place)]),
     ...(inUse instanceof DockerFiles ? [] : [new DockerFiles(place)]),
   ];
-  const changes: Change[] = [];
-  await doAll(
-    all.map((files) => async () => {
-      changes.push(...(await files.restore()));
-    }),
-  );
-  return changes;
+  return restoreEach(all.map((files) => () => files.restore()));
 }
 
 /**
  * Leaves a node for good: brings everything back, the runtime's configuration too, and takes away what weir kept there,
  * with the files of these names in the state directory.
  *
- * @throws AggregateError when something could not be restored: the rest is, and nothing that was kept is taken away.
+ * @throws RestoreFailure when something could not be restored: the rest is, and nothing that was kept is taken away.
  * @throws Error when what was kept cannot be removed.
  */
 export async function leaveNode(
@@ -56,22 +50,19 @@ export async function leaveNode(
 /**
  * {@link restoreNode}, and the runtime's configuration.
  *
- * @throws AggregateError when something could not be restored: the rest is.
+ * @throws RestoreFailure when something could not be restored: the rest is.
  */
 export async function restoreWholeNode(
   place: NodePlace,
   certsDirs: readonly string[],
 ): Promise<readonly Change[]> {
-  const changes: Change[] = [];
-  await doAll([
-    async () => {
-      changes.push(...(await restoreNode(place, certsDirs)));
-    },
+  return restoreEach([
+    () => restoreNode(place, certsDirs),
     async () => {
       await restoreRuntimeConfiguration({ ...place, root: place.root ?? '/' });
+      return [];
     },
   ]);
-  return changes;
 }
 
 /**
@@ -86,11 +77,4 @@ export async function forgetNode(
 ): Promise<void> {
   for (const certsDir of new Set([...certsDirs, ...(await rememberedDirectories(place))]))
     await forgetPlace({ ...place, certsDir }, beside);
-}
-
-/** @throws AggregateError with the errors of those that failed; the others are done. */
-async function doAll(works: readonly (() => Promise<void>)[]): Promise<void> {
-  const failures: unknown[] = [];
-  for (const work of works) await work().catch((error: unknown) => failures.push(error));
-  if (failures.length > 0) throw new AggregateError(failures, failures.map(messageOf).join('\n'));
 }

@@ -20,6 +20,7 @@ import { judge, type Marker } from './marker.ts';
 import { removeMirrorCa } from './mirror-ca.ts';
 import { withNodeLock } from './node-lock.ts';
 import { loadOriginal, type Original, removeOriginalsOf, restoreOriginal } from './original.ts';
+import { RestoreFailure } from './restore-failure.ts';
 import { openState, type Place, type Settled, type State, settle } from './state.ts';
 import { type Remainder, withoutMirror } from './without-mirror.ts';
 
@@ -27,15 +28,14 @@ import { type Remainder, withoutMirror } from './without-mirror.ts';
  * Brings every hosts.toml below the certificates directory back to what it was before weir. Harmless where weir
  * never was, and when it is done twice.
  *
- * @throws AggregateError with one error for each host that could not be restored; the others are.
+ * @throws RestoreFailure with one error for each host that could not be restored: the others are.
  */
 export async function rollback(given: Place): Promise<readonly Change[]> {
   const place = await settle(given);
   const { changes, failures } = await withNodeLock(place, async () =>
     restoreOthers({ ...place, state: await openState(place) }, new Set()),
   );
-  if (failures.size > 0)
-    throw new AggregateError([...failures.values()], [...failures.values()].map(messageOf).join('\n'));
+  if (failures.size > 0) throw new RestoreFailure([...failures.values()], changes);
   return changes;
 }
 

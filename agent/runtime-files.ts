@@ -35,7 +35,7 @@ export interface RuntimeFiles {
   /**
    * Brings everything back to what it was before weir, byte for byte; harmless when it is done twice.
    *
-   * @throws AggregateError with one error for each file that could not be restored; the others are.
+   * @throws RestoreFailure with one error for each file that could not be restored: the others are.
    */
   restore(): Promise<readonly Change[]>;
 }

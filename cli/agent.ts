@@ -6,6 +6,7 @@ import { CertsDirectories } from '../agent/certs-directories.ts';
 import { applyConfig } from '../agent/certs-directory.ts';
 import type { Change, HostState } from '../agent/change.ts';
 import { pathOnNode } from '../agent/node-root.ts';
+import { RestoreFailure } from '../agent/restore-failure.ts';
 import { forgetNode, restoreWholeNode } from '../agent/restore-node.ts';
 import { forgetPlace, rollback } from '../agent/rollback.ts';
 import { KNOWN_CERTS_DIRS } from '../agent/runtimes/known-directories.ts';
@@ -59,7 +60,7 @@ export async function runRollback({
   if (certsDir !== undefined) {
     const place = { root, certsDir, stateDir, log };
     await checkCertsDir(place);
-    print(await rollback(place), `nothing of weir is in ${certsDir}`);
+    await printRestored(rollback(place), `nothing of weir is in ${certsDir}`);
     return await forgetPlace(place, [LAST_GOOD_FILE]);
   }
   const place = { root, stateDir, log };
@@ -67,7 +68,7 @@ export async function runRollback({
   // tell is no more than a guess where the runtime is not asked.
   const { certsDirs } = await seeNode({ root });
   const directories = [...new Set([...KNOWN_CERTS_DIRS, ...certsDirs])];
-  print(await restoreWholeNode(place, directories), 'nothing of weir is on this node');
+  await printRestored(restoreWholeNode(place, directories), 'nothing of weir is on this node');
   await forgetNode(place, directories, [LAST_GOOD_FILE]);
 }
 
@@ -148,6 +149,16 @@ function mirrorOf(text: string): string {
     return checkedMirror(text);
   } catch (error) {
     throw new UsageError(describe(error));
+  }
+}
+
+/** Also what was restored when not all was. */
+async function printRestored(restored: Promise<readonly Change[]>, otherwise: string): Promise<void> {
+  try {
+    print(await restored, otherwise);
+  } catch (error) {
+    if (error instanceof RestoreFailure && error.changes.length > 0) print(error.changes, otherwise);
+    throw error;
   }
 }
 

@@ -14,6 +14,7 @@ import { aborted, describe, UsageError } from '../process/lifecycle.ts';
 import { createMetrics } from '../process/metrics.ts';
 import { parseAddress } from '../process/server.ts';
 import type { Readiness } from '../process/status-routes.ts';
+import { checkHostRoot } from './host-root.ts';
 import { LAST_GOOD_FILE } from './last-good-file.ts';
 import { forgetConfigure, NodeConfigure } from './node-configure.ts';
 import { type MirrorFlags, openMirror, wantedMirror } from './node-mirror.ts';
@@ -52,6 +53,7 @@ export async function runNodeAgent(
 ): Promise<void> {
   const { log, node } = flags;
   refuseContradictions(flags);
+  await checkHostRoot(flags.hostRoot);
   const place: NodePlace = { root: flags.hostRoot, stateDir: flags.stateDir, log };
   const configMap = parseObjectName(flags.configMap, '--config-map');
   const daemonSet = parseObjectName(flags.daemonSet, '--daemon-set');

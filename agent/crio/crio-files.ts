@@ -17,6 +17,7 @@ import { hangUpBelow, Reloader, type SendHangUp } from '../hang-up.ts';
 import { type Memory, MemoryFile } from '../memory.ts';
 import { withNodeLock } from '../node-lock.ts';
 import { pathOnNode } from '../node-root.ts';
+import { RestoreFailure } from '../restore-failure.ts';
 import type { Outcome, RuntimeFiles, Wanted } from '../runtime-files.ts';
 import { type NodeView, viewNode } from '../runtimes/node-view.ts';
 import type { NodePlace } from '../state.ts';
@@ -87,7 +88,7 @@ export class CrioFiles implements RuntimeFiles {
     try {
       return await this.#restore();
     } catch (error) {
-      throw new AggregateError([error], messageOf(error), { cause: error });
+      throw new RestoreFailure([error], []);
     }
   }
 

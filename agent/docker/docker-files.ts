@@ -18,6 +18,7 @@ import { type Memory, MemoryFile } from '../memory.ts';
 import { withNodeLock } from '../node-lock.ts';
 import { pathOnNode, resolveOnNode } from '../node-root.ts';
 import { idOf, type Original, removeOriginal, restoreOriginal, saveOriginal } from '../original.ts';
+import { RestoreFailure } from '../restore-failure.ts';
 import type { Outcome, RuntimeFiles, Wanted } from '../runtime-files.ts';
 import type { NodePlace } from '../state.ts';
 import { findBasis } from './basis.ts';
@@ -77,7 +78,7 @@ export class DockerFiles implements RuntimeFiles {
     try {
       return await this.#restore();
     } catch (error) {
-      throw new AggregateError([error], messageOf(error), { cause: error });
+      throw new RestoreFailure([error], []);
     }
   }
 

@@ -27,7 +27,7 @@ test("a host that cannot be restored does not keep the runtime's configuration, 
   const file = join(node.root, CERTS, 'docker.io/hosts.toml');
   await rm(file);
   await mkdir(file);
-  await assert.rejects(leaveNode(place, [CERTS], []), { name: 'AggregateError', message: /docker\.io/ });
+  await assert.rejects(leaveNode(place, [CERTS], []), { name: 'RestoreFailure', message: /docker\.io/ });
   assert.equal(await node.read(), PLAIN);
   assert.deepEqual(Object.keys(await node.files(CERTS)), ['docker.io', 'docker.io/hosts.toml']);
   await rm(file, { recursive: true });

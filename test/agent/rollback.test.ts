@@ -215,7 +215,7 @@ test('without the state directory, the files alone are enough but for originals,
   await rm(node.stateDir, { recursive: true });
   await assert.rejects(
     node.rollback(),
-    /^AggregateError: docker\.io: .*\nmcr\.microsoft\.com: .*--state-dir/,
+    /^RestoreFailure: docker\.io: .*\nmcr\.microsoft\.com: .*--state-dir/,
   );
   assert.deepEqual(Object.keys(await node.snapshot()), [
     '.',

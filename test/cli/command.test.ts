@@ -251,12 +251,36 @@ suite('weir agent', () => {
   test('what looks at a node refuses a root that is no directory', async () => {
     await writeFile(at('file'), '');
     const plan = ['--config', await configured('upstreams: {}'), '--mirror', 'http://127.0.0.1:1'];
+    const agent = [
+      '--config-map',
+      'a/b',
+      '--node',
+      'a',
+      '--daemon-set',
+      'a/b',
+      '--mirror',
+      'https://a.example',
+      '--listen',
+      '127.0.0.1:0',
+    ];
+    const commands = [['node', 'inspect'], ['node', 'plan', ...plan], ['rollback'], ['agent', ...agent]];
     for (const root of [at('none'), at('file')])
-      for (const command of [['node', 'inspect'], ['node', 'plan', ...plan], ['rollback']]) {
+      for (const command of commands) {
         const { code, stderr } = await weir(...command, '--host-root', root);
         assert.equal(code, 2);
         assert.match(stderr, /^weir: there is no directory .*: --host-root is where/);
       }
+  });
+
+  test('rollback says what it restored when not all can be', async () => {
+    await agentOnce('upstreams: { docker.io: {}, ghcr.io: {} }');
+    await rm(at('certs/docker.io/hosts.toml'));
+    await mkdir(at('certs/docker.io/hosts.toml'));
+    const place = ['--certs-dir', at('certs'), '--state-dir', at('state')];
+    const { code, stdout, stderr } = await weir('rollback', ...place);
+    assert.equal(code, 1);
+    assert.match(stdout, /^removed .*ghcr\.io\/hosts\.toml$/m);
+    assert.match(stderr, /docker\.io/);
   });
 
   test('rollback refuses a certificates directory that neither is there nor ever was', async () => {
