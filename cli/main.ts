@@ -177,6 +177,7 @@ weir
     '--rewrite-to <host:port>',
     'the registry, as nodes reach it; rewritten images begin with it',
   )
+  .option('--agent-port <port>', 'of every node, where its agent tells how it is', '5701')
   .requiredOption('--service <namespace/name>', 'its own Service, by which the API server finds it')
   .option('--service-port <port>', 'of that Service', '443')
   .requiredOption(

@@ -7,6 +7,7 @@ import { PodGate } from '../kubernetes/pod-gate.ts';
 import { patchPod, readPod, WaitingPods } from '../kubernetes/pod-index.ts';
 import { watchAnnotatedNamespaces } from '../kubernetes/webhook-namespaces.ts';
 import { Histogram, type Registry as Metrics } from '../process/metrics.ts';
+import { AgentProbe } from '../webhook/agent-probe.ts';
 import type { ClusterView, PodPlace } from '../webhook/cluster-view.ts';
 import { ANSWER_BUCKETS } from '../webhook/decision-counter.ts';
 import { type Doubt, tellDoubt } from '../webhook/doubt.ts';
@@ -31,6 +32,8 @@ interface Options {
   readonly kubernetes: Kubernetes;
   /** Selects nodes without an agent's label that count as ones that cannot be configured; empty: none do. */
   readonly fallbackNodeSelector: string;
+  /** Of every node, where its agent tells how it is. */
+  readonly agentPort: number;
   /** Something is known anew by which the registration goes. */
   readonly changed: () => void;
   readonly metrics: Metrics;
@@ -41,6 +44,7 @@ interface Options {
 export class WebhookCluster implements ClusterView {
   readonly #kubernetes: Kubernetes;
   readonly #events: PodEvents;
+  readonly #agents: AgentProbe;
   readonly #pods: WaitingPods<Pod>;
   readonly #gate = new PodGate(MAX_REQUESTS);
   readonly #patchSeconds: Histogram;
@@ -54,8 +58,9 @@ export class WebhookCluster implements ClusterView {
   #optedOut: ReadonlySet<string> | undefined;
   #arePodsKnown = false;
 
-  constructor({ kubernetes, fallbackNodeSelector, changed, metrics, log }: Options) {
+  constructor({ kubernetes, fallbackNodeSelector, agentPort, changed, metrics, log }: Options) {
     this.#kubernetes = kubernetes;
+    this.#agents = new AgentProbe({ port: agentPort });
     this.#events = new PodEvents(kubernetes, { reporter: REPORTER, metrics, log });
     this.#patchSeconds = new Histogram({
       name: 'weir_webhook_patch_seconds',
@@ -118,6 +123,10 @@ export class WebhookCluster implements ClusterView {
 
   nodeByHostname(hostname: string): FallbackNode | undefined {
     return this.#byHostname.get(hostname);
+  }
+
+  async isDeserted({ address }: FallbackNode): Promise<boolean> {
+    return address !== '' && (await this.#agents.look(address)) === 'gone';
   }
 
   optsOut(namespace: string): boolean {

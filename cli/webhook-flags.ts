@@ -24,6 +24,8 @@ export interface WebhookFlags {
   readonly certDir?: string;
   readonly fallbackNodeSelector?: string;
   readonly rewriteTo: string;
+  /** Of every node, where its agent tells how it is. */
+  readonly agentPort: string;
 }
 
 /** The flags of `weir webhook`, read. */
@@ -38,11 +40,15 @@ export interface WebhookSettings {
   readonly lease: ObjectName;
   readonly certDir: string | undefined;
   readonly fallbackNodeSelector: string;
+  readonly agentPort: number;
 }
 
 /** @throws UsageError that names the flag. */
 export function readWebhookFlags(flags: WebhookFlags): WebhookSettings {
-  const service = { ...parseObjectName(flags.service, '--service'), port: portOf(flags.servicePort) };
+  const service = {
+    ...parseObjectName(flags.service, '--service'),
+    port: portOf('--service-port', flags.servicePort),
+  };
   const { namespace } = service;
   return {
     configMap: parseObjectName(flags.configMap, '--config-map'),
@@ -55,6 +61,7 @@ export function readWebhookFlags(flags: WebhookFlags): WebhookSettings {
     lease: parseObjectName(`${namespace}/${flags.lease}`, '--lease'),
     certDir: flags.certDir,
     fallbackNodeSelector: flags.fallbackNodeSelector ?? '',
+    agentPort: portOf('--agent-port', flags.agentPort),
   };
 }
 
@@ -82,8 +89,8 @@ function placeOf(url: string, rewriteTo: string): RegistryPlace {
   return { url, rewriteTo, ...(isLoopback(rewriteTo) ? { door: rewriteTo } : {}) };
 }
 
-function portOf(text: string): number {
+function portOf(flag: string, text: string): number {
   const port = /^\d{1,5}$/.test(text) ? Number(text) : 0;
-  if (port < 1 || port > 65_535) throw new UsageError(`--service-port takes a port, and "${text}" is none`);
+  if (port < 1 || port > 65_535) throw new UsageError(`${flag} takes a port, and "${text}" is none`);
   return port;
 }

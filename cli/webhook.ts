@@ -59,8 +59,7 @@ export async function runWebhook(
   let duties: WebhookDuties | undefined;
   let server: WebhookServer | undefined;
   let served: Served | undefined;
-  const { fallbackNodeSelector } = settings;
-  const cluster = new WebhookCluster({ kubernetes, fallbackNodeSelector, changed: look, metrics, log });
+  const cluster = new WebhookCluster({ ...settings, kubernetes, changed: look, metrics, log });
   cleanup.defer(() => cluster.close());
   const first = Promise.withResolvers<Served | undefined>();
   const certificates = openCertificates(kubernetes, settings, log, look, (renewed) => {

@@ -9,6 +9,8 @@ export interface NodeFacts {
   readonly annotations: Readonly<Record<string, string>>;
   /** `containerd://2.3.7` */
   readonly runtimeVersion: string;
+  /** The one at which other machines of the cluster reach it; empty when it has none. */
+  readonly address: string;
   readonly imageNames: readonly string[];
 }
 
@@ -47,6 +49,7 @@ function factsOf({ metadata, status }: ObjectOf<'nodes'>): NodeFacts {
     labels: metadata?.labels ?? {},
     annotations: metadata?.annotations ?? {},
     runtimeVersion: status?.nodeInfo?.containerRuntimeVersion ?? '',
+    address: (status?.addresses ?? []).find(({ type }) => type === 'InternalIP')?.address ?? '',
     imageNames: (status?.images ?? []).flatMap(({ names }) => names ?? []),
   };
 }

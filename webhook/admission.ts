@@ -185,10 +185,10 @@ export class Admission {
 
   /** `undefined` when the Pod is none of ours. */
   async #settle(question: Question, verdict: Verdict): Promise<Settlement | undefined> {
-    const { config, registry, names, probe } = this.#options;
+    const { config, registry, names, probe, cluster } = this.#options;
     const exemption = this.#exemption(question.pod, question.namespace);
     if (exemption === undefined)
-      return settle({ ...question, config: config(), registry: registry(), names, probe });
+      return settle({ ...question, config: config(), registry: registry(), names, probe, cluster });
     verdict.exempt(exemption);
     return undefined;
   }

@@ -19,6 +19,8 @@ export interface ClusterView {
   nodeByHostname(hostname: string): FallbackNode | undefined;
   /** What nodes need that need rewriting: one for each need (`distinctNeeds`). */
   readonly needs: readonly FallbackNode[];
+  /** Whether the agent is gone that said that the door of this node is open. Never rejects. */
+  isDeserted(node: FallbackNode): Promise<boolean>;
   /** Whether this namespace says that its Pods are to be left alone. */
   optsOut(namespace: string): boolean;
   /** From memory, else from the API; `isFresh` asks the API. `undefined` when there is none. @throws Error of the API. */

@@ -9,11 +9,13 @@ export interface FallbackNode {
   readonly hostname: string;
   /** `containerd`, `docker`, `cri-o`; empty when the kubelet has not said. */
   readonly runtime: string;
+  /** At which other machines reach it; empty when that is not known. */
+  readonly address: string;
   /** Whether the door of weir's agent is open there, as the agent says. */
   readonly hasDoor: boolean;
   /** Registry hosts that its runtime cannot mirror; `all` on a node that nobody looks after. */
   readonly hosts: ReadonlySet<string> | 'all';
-  /** All of the above but the names, as text: nodes of which it is the same need the same. */
+  /** All of the above but names and address, as text: nodes of which it is the same need the same. */
   readonly need: string;
   /** What is there already, by name, as {@link formatReference} writes it. */
   readonly images: ReadonlySet<string>;
@@ -26,6 +28,7 @@ export interface NodeFacts {
   readonly annotations: Readonly<Record<string, string>>;
   /** `containerd://2.3.7` */
   readonly runtimeVersion: string;
+  readonly address: string;
   readonly imageNames: readonly string[];
 }
 
@@ -41,7 +44,7 @@ const statesSchema = z.record(z.string(), z.string());
 
 /** `undefined` for a node on which every upstream is mirrored, or left alone on purpose. */
 export function fallbackNode(facts: NodeFacts): FallbackNode | undefined {
-  const { name, labels, annotations, runtimeVersion, imageNames } = facts;
+  const { name, labels, annotations, runtimeVersion, address, imageNames } = facts;
   const label = labels[MIRROR_LABEL];
   if (label !== undefined && label !== 'fallback') return undefined;
   const hosts = label === undefined ? 'all' : hostsIn(annotations[UPSTREAMS_ANNOTATION]);
@@ -52,6 +55,7 @@ export function fallbackNode(facts: NodeFacts): FallbackNode | undefined {
     name,
     hostname: labels['kubernetes.io/hostname'] ?? name,
     runtime,
+    address,
     hasDoor,
     hosts,
     need: JSON.stringify([runtime, hasDoor, hosts === 'all' ? hosts : [...hosts].toSorted()]),

@@ -1,4 +1,6 @@
 import type { Config } from '../config/config.ts';
+import { isLoopback } from '../oci/host.ts';
+import type { ClusterView } from './cluster-view.ts';
 import type { FallbackNode } from './fallback-node.ts';
 import { decideImage, type LeftBecause } from './image-decision.ts';
 import type { KnownNames } from './known-names.ts';
@@ -34,6 +36,7 @@ export interface SettlementOptions {
   readonly registry: RegistryPlace;
   readonly names: KnownNames;
   readonly probe: Pick<ManifestProbe, 'look'>;
+  readonly cluster: Pick<ClusterView, 'isDeserted'>;
 }
 
 /**
@@ -77,14 +80,17 @@ interface Name {
 }
 
 async function nameFor(image: PodImage, options: SettlementOptions): Promise<Name> {
-  const { node, isMade, config, registry, probe } = options;
+  const { node, isMade, config, registry, probe, cluster } = options;
   const own = (why: OwnBecause): Name => ({ name: image.image, why });
   if (node === 'mirrored') return own('mirrored');
   const where = node === 'any' ? undefined : node;
   const decision = decideImage(image, { config, registry, node: where, isMade });
   if (decision.kind === 'leave') return own(decision.why);
-  const found = await probe.look(decision.rewrite.manifest);
-  return found === 'there' ? { name: decision.rewrite.image } : own(found);
+  const { manifest, image: name, to } = decision.rewrite;
+  const found = await probe.look(manifest);
+  if (found === 'there' && where !== undefined && isLoopback(to) && (await cluster.isDeserted(where)))
+    return own('no-door');
+  return found === 'there' ? { name } : own(found);
 }
 
 /** A volume of a Pod that is there keeps the name that it has. */

@@ -85,7 +85,7 @@ suite("the webhook's account in a cluster", () => {
     const kubernetes = await connectAs(owner, api, scratch);
     const pod = podSchema.parse(await kubernetes.read('pods', { namespace: APPS, name }));
     const images = imagesOf(pod);
-    const by = { config, registry, names, probe: everything };
+    const by = { config, registry, names, probe: everything, cluster: { isDeserted: async () => false } };
     const settled = await settle({ pod, images, node, isMade: true, ...by });
     const patch = podPatch(pod, settled.changes, settled.originals, { isUnbound: true });
     assert.ok(settled.changes.length > 0);

@@ -40,6 +40,7 @@ const options = {
   secret: flag,
   lease: flag,
   'rewrite-to': flag,
+  'agent-port': flag,
 } as const;
 
 suite('the webhook of a release', () => {
@@ -121,6 +122,7 @@ suite('the webhook of a release', () => {
       secret: values.secret,
       lease: values.lease,
       rewriteTo: values['rewrite-to'],
+      agentPort: values['agent-port'],
       log: pino({ level: 'warn' }, into(complaints)),
       stop: stop.signal,
     });

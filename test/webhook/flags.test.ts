@@ -10,6 +10,7 @@ const flags = {
   registry: 'http://weir.weir.svc:5000/',
   service: 'weir/weir-webhook',
   servicePort: '443',
+  agentPort: '5701',
   clusterRole: 'weir-webhook',
   secret: 'certificates',
   lease: 'leader',
@@ -29,6 +30,7 @@ suite('the flags of the webhook', () => {
       lease: { namespace: 'weir', name: 'leader' },
       certDir: undefined,
       fallbackNodeSelector: '',
+      agentPort: 5701,
     });
   });
 
@@ -46,6 +48,7 @@ suite('the flags of the webhook', () => {
     'a registry without a scheme': [{ registry: 'weir:5000' }, /--registry takes http/],
     'a Service without its namespace': [{ service: 'weir-webhook' }, /--service takes NAMESPACE\/NAME/],
     'a port that is none': [{ servicePort: '0' }, /--service-port takes a port/],
+    "an agents' port that is none": [{ agentPort: 'a' }, /--agent-port takes a port/],
     'a Secret of another namespace': [{ secret: 'other/certificates' }, /--secret takes/],
     'a host that is a name on Docker Hub': [
       { rewriteTo: 'mirror' },

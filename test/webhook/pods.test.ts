@@ -428,6 +428,19 @@ suite('a Pod that is bound', () => {
     'plain-http': (now) => now.cluster.addNode('fallback', DOCKER_ONLY, { runtime: 'cri-o' }),
     'no-door': (now) => now.cluster.addNode('fallback', DOCKER_ONLY, { door: 'closed' }),
   };
+  test('is left as it is, and somebody is told, where the agent was killed that has the door', async () => {
+    const now = stage();
+    now.cluster.deserted.add('fallback');
+    assert.deepEqual(imagesIn(await now.bind(podOf('nginx:1'), 'fallback')), ['nginx:1']);
+    assert.deepEqual(now.cluster.told, [{ pod: 'pod', image: 'nginx:1', why: 'no-door' }]);
+    const elsewhere = 'quay.io/app:1';
+    now.configure(`${CONFIG}rewriteTo: mirror.corp\n`);
+    assert.deepEqual(imagesIn(await now.bind(podOf('nginx:1'), 'fallback')), [
+      'mirror.corp/docker.io/library/nginx:1',
+    ]);
+    assert.deepEqual(imagesIn(await now.bind(podOf(elsewhere), 'fallback')), [elsewhere]);
+  });
+
   for (const [why, arrange] of Object.entries(left))
     test(`is left as it is, and somebody is told: ${why}`, async () => {
       const stageNow = stage();
@@ -522,7 +535,7 @@ suite('a Pod that is bound', () => {
 });
 
 suite('a node', () => {
-  const facts = { name: 'n', runtimeVersion: '', imageNames: [] };
+  const facts = { name: 'n', runtimeVersion: '', address: '', imageNames: [] };
   const node = (label: string | undefined, states: string) =>
     fallbackNode({
       ...facts,

@@ -12,6 +12,8 @@ export class ScriptedCluster implements ClusterView {
   readonly told: (Doubt & { readonly pod?: string; readonly owner?: string })[] = [];
   readonly patches: (readonly Operation[])[] = [];
   readonly optedOut = new Set<string>();
+  /** Nodes whose agent was killed. */
+  readonly deserted = new Set<string>();
   /** What the API has, by name. */
   readonly pods = new Map<string, object>();
   /** What is remembered of it. */
@@ -41,6 +43,7 @@ export class ScriptedCluster implements ClusterView {
       annotations:
         states === undefined ? {} : { 'weir.dev/upstreams': JSON.stringify(states), 'weir.dev/door': door },
       runtimeVersion: `${runtime}://1`,
+      address: '',
       imageNames: images,
     });
     if (node !== undefined) this.#nodes.set(name, node);
@@ -60,6 +63,10 @@ export class ScriptedCluster implements ClusterView {
 
   optsOut(namespace: string): boolean {
     return this.optedOut.has(namespace);
+  }
+
+  async isDeserted({ name }: FallbackNode): Promise<boolean> {
+    return this.deserted.has(name);
   }
 
   async pod({ name }: PodPlace, _: AbortSignal, options?: { readonly isFresh: boolean }): Promise<unknown> {

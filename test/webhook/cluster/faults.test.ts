@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { createServer, type Server } from 'node:net';
 import process from 'node:process';
 import { after, before, suite, test } from 'node:test';
 import { freePort } from '../../containerd/port.ts';
@@ -100,6 +102,24 @@ suite('the webhook in a cluster that has trouble', () => {
     balancer.leave(port);
     ({ replica: webhook, at: port } = await startReplica());
     await eventually('Pods are rewritten', rewrites);
+  });
+
+  test('leaves the images of a node whose agent was killed, although it says that its door is open', async () => {
+    const address = '127.0.0.2';
+    const listen = async (): Promise<Server> => {
+      const server = createServer((socket) => socket.destroy()).listen(stage.agentPort, address);
+      await once(server, 'listening');
+      return server;
+    };
+    const image = async (): Promise<string | undefined> => stage.imageOn('deserted', IMAGE);
+    await stage.makeNode('deserted', { 'docker.io': 'unsupported' }, { address });
+    const agent = await listen();
+    await eventually('its Pods are rewritten', async () => (await image()) === REWRITTEN);
+    agent.close();
+    await eventually('they keep their images', async () => (await image()) === IMAGE);
+    const next = await listen();
+    await eventually('they are rewritten again', async () => (await image()) === REWRITTEN);
+    next.close();
   });
 
   test('rewrites every image while its replicas are replaced one after the other', async () => {

@@ -18,6 +18,7 @@ const flags = z
     secret: z.string(),
     lease: z.string(),
     rewriteTo: z.string(),
+    agentPort: z.string(),
     certDir: z.string().exactOptional(),
     fallbackNodeSelector: z.string().exactOptional(),
   })

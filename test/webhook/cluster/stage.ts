@@ -70,6 +70,8 @@ export class Stage {
   readonly front: Front;
   /** Between the webhook and the API server, where a test wants one. */
   readonly apiFront: ApiFront | undefined;
+  /** Of every node, where its agent would tell how it is. */
+  readonly agentPort: number;
   readonly #scratch: string;
   readonly #kubeconfig: string;
   readonly #port: number;
@@ -85,6 +87,7 @@ export class Stage {
     apiFront: ApiFront | undefined;
     scratch: string;
     port: number;
+    agentPort: number;
   }) {
     this.api = parts.api;
     this.upstream = parts.upstream;
@@ -93,6 +96,7 @@ export class Stage {
     this.apiFront = parts.apiFront;
     this.#scratch = parts.scratch;
     this.#port = parts.port;
+    this.agentPort = parts.agentPort;
     this.#kubeconfig = join(parts.scratch, 'webhook-kubeconfig.json');
     this.#admin.loadFromFile(this.api.kubeconfig);
     this.core = this.#admin.makeApiClient(CoreV1Api);
@@ -107,7 +111,8 @@ export class Stage {
     const mirror = await startMirror(upstreamsAt(upstream.url));
     const front = await Front.start(mirror.url);
     const apiFront = hasApiFront ? await ApiFront.start(serverIn(api.kubeconfig)) : undefined;
-    const stage = new Stage({ api, upstream, mirror, front, apiFront, scratch, port: await freePort() });
+    const ports = { port: await freePort(), agentPort: await freePort() };
+    const stage = new Stage({ api, upstream, mirror, front, apiFront, scratch, ...ports });
     await stage.#furnish();
     return stage;
   }
@@ -135,6 +140,7 @@ export class Stage {
       secret: NAME,
       lease: NAME,
       rewriteTo: DOOR,
+      agentPort: String(this.agentPort),
       ...extra,
     };
     const program = join(import.meta.dirname, 'program.ts');
@@ -156,7 +162,7 @@ export class Stage {
   async makeNode(
     name: string,
     states: Readonly<Record<string, string>>,
-    options: { runtime?: string; images?: readonly string[] } = {},
+    options: { runtime?: string; images?: readonly string[]; address?: string } = {},
   ): Promise<void> {
     const isFallback = Object.values(states).some((state) => state !== 'configured');
     const labels = {
@@ -169,6 +175,7 @@ export class Stage {
     await this.core.createNode({ body: { metadata: { name, labels, annotations } } });
     const status = {
       nodeInfo: { containerRuntimeVersion: options.runtime ?? 'containerd://2.3.7' },
+      addresses: options.address === undefined ? [] : [{ type: 'InternalIP', address: options.address }],
       images: (options.images ?? []).map((image) => ({ names: [image] })),
     };
     await this.core.patchNodeStatus({ name, body: { status } }, MERGE);
