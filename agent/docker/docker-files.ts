@@ -20,6 +20,7 @@ import { pathOnNode, resolveOnNode } from '../node-root.ts';
 import { idOf, type Original, removeOriginal, restoreOriginal, saveOriginal } from '../original.ts';
 import { RestoreFailure } from '../restore-failure.ts';
 import type { Outcome, RuntimeFiles, Wanted } from '../runtime-files.ts';
+import { viewNode } from '../runtimes/node-view.ts';
 import type { NodePlace } from '../state.ts';
 import { findBasis } from './basis.ts';
 import { isSame, mirrorsOf, withMirror, withNoMirrors } from './daemon-json.ts';
@@ -56,7 +57,7 @@ export class DockerFiles implements RuntimeFiles {
     const states = new Map<string, HostState>();
     for (const host of config.enabled ? config.upstreams.keys() : [])
       states.set(host, { kind: 'unsupported', reason: othersReason(host), code: 'docker-hub-only' });
-    const url = mirrorFor(wanted);
+    const url = await mirrorFor(wanted, this.#place.root);
     const sight = await this.#dockerd.look();
     let changes: readonly Change[] = [];
     if (typeof url !== 'string' || sight.kind === 'unfit') {
@@ -248,15 +249,37 @@ function othersReason(host: string): string {
 }
 
 /** The mirror as daemon.json names it; a state when Docker cannot ask it; `undefined` when it is to have none. */
-function mirrorFor({ config, mirror }: Wanted): string | HostState | undefined {
+async function mirrorFor(
+  { config, mirror, mirrorCa }: Wanted,
+  root: string,
+): Promise<string | HostState | undefined> {
   const route = routeFor(config, DOCKER_HUB);
   if (route.kind === 'untouched') return undefined;
-  const { origin, pathname } =
+  const { origin, pathname, authority } =
     route.kind === 'node'
-      ? { origin: route.mirror.origin, pathname: route.mirror.repositoryPrefix }
-      : new URL(mirror);
-  if (/^\/?$/.test(pathname)) return origin;
-  return unsupported(`Docker takes a mirror without a path only, and ${origin} has ${pathname}`);
+      ? { origin: route.mirror.origin, pathname: route.mirror.repositoryPrefix, authority: undefined }
+      : { ...placeOf(mirror), authority: mirrorCa };
+  if (!/^\/?$/.test(pathname))
+    return unsupported(`Docker takes a mirror without a path only, and ${origin} has ${pathname}`);
+  if (authority === undefined || (await hasAuthority(root, origin))) return origin;
+  return unsupported(
+    `weir cannot tell Docker of the authority that signs ${origin}: put it into ${authorityDirectory(origin)}/ca.crt`,
+  );
+}
+
+function placeOf(url: string): { origin: string; pathname: string } {
+  const { origin, pathname } = new URL(url);
+  return { origin, pathname };
+}
+
+/** Where dockerd looks, besides what the system trusts (Docker's manual, "Verify repository client with certificates"). */
+function authorityDirectory(origin: string): string {
+  return `/etc/docker/certs.d/${new URL(origin).host}`;
+}
+
+async function hasAuthority(root: string, origin: string): Promise<boolean> {
+  const names = await viewNode(root).names(authorityDirectory(origin));
+  return names.some((name) => name.endsWith('.crt'));
 }
 
 function left(file: string, why: string): Done {

@@ -135,6 +135,18 @@ test('only Docker Hub has mirrors, and the canary is none of it', async (t) => {
   assert.equal(outcome.canary, undefined);
 });
 
+test("a registry with an authority of its own is a mirror where Docker's files have that", async (t) => {
+  const node = await makeRoot(t, RUNS);
+  const wanted = { config: configOf(HUB), mirror: 'https://weir.corp:8443', mirrorCa: 'the PEM' };
+  const { files } = dockerOf(node);
+  const authority = '/etc/docker/certs.d/weir.corp:8443/ca.crt';
+  const state = statesOf(await files.apply(wanted))['docker.io'] ?? '';
+  assert.match(state, /^unsupported: weir cannot tell Docker of the authority/);
+  assert.ok(state.endsWith(`put it into ${authority}`), state);
+  await node.put({ [authority]: 'the PEM' });
+  assert.equal(statesOf(await files.apply(wanted))['docker.io'], 'configured');
+});
+
 for (const [what, yaml, mirror, reason] of [
   [
     'our registry has a path',
