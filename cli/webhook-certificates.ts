@@ -4,19 +4,11 @@ import type { Logger } from 'pino';
 import type { Kubernetes } from '../kubernetes/api.ts';
 import type { ObjectName } from '../kubernetes/client.ts';
 import { readSecret, watchSecret, writeSecret } from '../kubernetes/webhook-secret.ts';
-import { describe } from '../process/lifecycle.ts';
+import { readIdentity } from '../process/certificate-files.ts';
+import { certificatesIn, expiryOf, type Identity, overlapping } from '../process/certificates.ts';
 import { Gauge, type Registry as Metrics } from '../process/metrics.ts';
-import {
-  certificatesIn,
-  expiryOf,
-  isPair,
-  overlapping,
-  readKeyring,
-  renewed,
-  secretData,
-  trusted,
-} from '../webhook/keyring.ts';
-import type { Identity } from '../webhook/x509.ts';
+import { watchFiles } from '../process/watched-files.ts';
+import { readKeyring, renewed, secretData, trusted } from '../webhook/keyring.ts';
 
 /** What the webhook serves with, and by what an API server knows it. */
 export interface Served {
@@ -36,9 +28,6 @@ interface Options {
   readonly changed: (served: Served) => void;
   readonly log: Logger;
 }
-
-/** How often files are looked at: cert-manager renews weeks ahead, and a kubelet takes a minute to mount that. */
-const LOOK_MS = 10_000;
 
 /** Our own, in a Secret that all replicas watch. */
 export function openSecretCertificates(
@@ -80,27 +69,17 @@ export function openSecretCertificates(
 /** Somebody else's, such as cert-manager's: `tls.crt`, `tls.key` and `ca.crt` in a directory. The authorities before are trusted on. */
 export function openCertificateFiles(options: Options & { readonly directory: string }): CertificateSource {
   const { directory, changed, log } = options;
-  let seen = '';
-  let problem = '';
   let trust = '';
-  const look = async (): Promise<void> => {
-    try {
-      const { identity, authorities } = await readServed(directory);
+  const watch = watchFiles({
+    read: () => readServed(directory),
+    changed: ({ identity, authorities }) => {
       trust = overlapping(authorities, trust, new Date());
-      const served = { identity, authorities: trust };
-      const text = JSON.stringify(served);
-      problem = '';
-      if (text === seen) return;
-      seen = text;
-      changed(served);
-    } catch (error) {
-      if (problem !== describe(error)) log.error({ err: error }, 'the certificate before it stays in use');
-      problem = describe(error);
-    }
-  };
-  void look();
-  const timer = setInterval(() => void look(), LOOK_MS);
-  return { maintain: () => Promise.resolve(), close: () => clearInterval(timer) };
+      changed({ identity, authorities: trust });
+    },
+    log,
+    kept: 'the certificate before it stays in use',
+  });
+  return { maintain: () => Promise.resolve(), close: () => watch.close() };
 }
 
 /** Exports when what is served expires. */
@@ -124,11 +103,7 @@ export function measureExpiry(metrics: Metrics, current: () => Served | undefine
 
 /** @throws Error that names the files. */
 async function readServed(directory: string): Promise<Served> {
-  const [cert, key] = await Promise.all([
-    readFile(join(directory, 'tls.crt'), 'utf8'),
-    readFile(join(directory, 'tls.key'), 'utf8'),
-  ]);
-  if (!isPair(cert, key)) throw new Error(`tls.crt and tls.key in ${directory} do not belong together`);
+  const identity = await readIdentity(directory);
   const authorities = await readFile(join(directory, 'ca.crt'), 'utf8').catch(() => '');
-  return { identity: { cert, key }, authorities };
+  return { identity, authorities };
 }

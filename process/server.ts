@@ -1,5 +1,8 @@
-import { createServer, type RequestListener, type Server } from 'node:http';
-import { isIPv6, type Socket } from 'node:net';
+import { createServer, type Server as HttpServer, type RequestListener } from 'node:http';
+import { createServer as createSecureServer, type Server as HttpsServer } from 'node:https';
+import { isIPv6, type Server as NetServer, type Socket } from 'node:net';
+import type { SecureContextOptions } from 'node:tls';
+import type { Identity } from './certificates.ts';
 import { UsageError } from './lifecycle.ts';
 import type { Logger } from './log.ts';
 
@@ -10,6 +13,8 @@ const DRAIN_MS = 25_000;
 const IDLE_CHECK_MS = 50;
 /** Requests on one connection that wait for an answer. */
 const MAX_PIPELINED = 4;
+/** For a client to come to terms about TLS. */
+const HANDSHAKE_MS = 10_000;
 
 export interface Address {
   readonly host: string;
@@ -31,10 +36,17 @@ export function parseAddress(text: string): Address {
 }
 
 /** `http://HOST:PORT` under which a listener on this address is reached from the same machine. */
-export function urlOf({ host, port }: Address): string {
-  if (host === '' || host === '0.0.0.0') return `http://127.0.0.1:${port}`;
-  if (host === '::') return `http://[::1]:${port}`;
-  return isIPv6(host) ? `http://[${host}]:${port}` : `http://${host}:${port}`;
+export function urlOf({ host, port }: Address, scheme: 'http' | 'https' = 'http'): string {
+  if (host === '' || host === '0.0.0.0') return `${scheme}://127.0.0.1:${port}`;
+  if (host === '::') return `${scheme}://[::1]:${port}`;
+  return isIPv6(host) ? `${scheme}://[${host}]:${port}` : `${scheme}://${host}:${port}`;
+}
+
+/** What a listener answers with over TLS, for as long as it listens. */
+export interface ServedCertificate {
+  readonly identity: Identity;
+  /** Calls when there is another one. @returns a function that ends that. */
+  subscribe(renewed: () => void): () => void;
 }
 
 export interface RunningServer {
@@ -44,46 +56,87 @@ export interface RunningServer {
   drain(): Promise<void>;
 }
 
-/** @throws Error that names the address, when it cannot be listened on. */
+/**
+ * HTTP/1.1, and nothing but TLS where there is a certificate.
+ *
+ * @throws Error that names the address, when it cannot be listened on.
+ */
 export async function serve(
   listener: RequestListener,
   address: Address,
   log: Logger,
+  certificate?: ServedCertificate,
 ): Promise<RunningServer> {
-  const server = createServer({ keepAliveTimeout: KEEP_ALIVE_MS, noDelay: true });
+  const { server, unsubscribe } =
+    certificate === undefined ? { server: createServer(OPTIONS) } : secureServer(certificate, log);
   const unused = unusedConnections(server);
   limitPipelining(server);
   server.on('request', (request, response) => {
     if (!request.socket.destroyed) listener(request, response);
   });
+  return {
+    address: await listen(server, address, log),
+    async drain() {
+      unsubscribe?.();
+      await drain(server, unused, log);
+    },
+  };
+}
+
+const OPTIONS = { keepAliveTimeout: KEEP_ALIVE_MS, noDelay: true };
+
+function secureServer(certificate: ServedCertificate, log: Logger) {
+  const secure = secureOptions(certificate.identity);
+  const server = createSecureServer({ ...OPTIONS, ...secure, handshakeTimeout: HANDSHAKE_MS });
+  server.on('tlsClientError', (error, { remoteAddress }) =>
+    log.debug({ err: error, remoteAddress }, 'a client did not come to terms about TLS'),
+  );
+  const renew = (): void => server.setSecureContext(secureOptions(certificate.identity));
+  return { server, unsubscribe: certificate.subscribe(renew) };
+}
+
+/** @returns the address with the port that was really taken. @throws Error that names it, when it cannot be listened on. */
+export async function listen(server: NetServer, { host, port }: Address, log: Logger): Promise<Address> {
   const { promise, resolve, reject } = Promise.withResolvers<void>();
   server.once('error', (cause) => {
-    reject(new Error(`cannot listen on ${address.host}:${address.port}`, { cause }));
+    reject(new Error(`cannot listen on ${host}:${port}`, { cause }));
   });
-  server.listen({ port: address.port, ...(address.host === '' ? {} : { host: address.host }) }, resolve);
+  server.listen({ port, ...(host === '' ? {} : { host }) }, resolve);
   await promise;
   server.on('error', (error) => log.error({ err: error }, 'listener failed'));
   const bound = server.address();
-  const port = bound !== null && typeof bound === 'object' ? bound.port : address.port;
-  return { address: { host: address.host, port }, drain: () => drain(server, unused, log) };
+  return { host, port: bound !== null && typeof bound === 'object' ? bound.port : port };
+}
+
+/** How weir serves over TLS, whatever is spoken on it. */
+export function secureOptions({ cert, key }: Identity): SecureContextOptions {
+  return { cert, key, minVersion: 'TLSv1.2' };
 }
 
 /**
- * The connections on which nothing was asked yet. Clients written in Go open some in advance, and Node counts
- * those neither as idle nor as busy, so that closing the server would wait for them.
+ * The connections on which nothing was asked yet, by their other ends. Clients written in Go open some in advance, and
+ * Node counts those neither as idle nor as busy, so that closing the server would wait for them.
  */
-function unusedConnections(server: Server): ReadonlySet<Socket> {
-  const unused = new Set<Socket>();
-  server.on('connection', (socket: Socket) => {
-    unused.add(socket);
-    socket.once('close', () => unused.delete(socket));
-  });
-  server.on('request', (request) => unused.delete(request.socket));
+function unusedConnections(server: HttpServer | HttpsServer): ReadonlyMap<string, Socket> {
+  const unused = new Map<string, Socket>();
+  const add = (socket: Socket): void => {
+    const peer = peerOf(socket);
+    unused.set(peer, socket);
+    socket.once('close', () => unused.delete(peer));
+  };
+  server.on('connection', add);
+  // What carries TLS gives way to what it carries.
+  server.on('secureConnection', add);
+  server.on('request', ({ socket }) => unused.delete(peerOf(socket)));
   return unused;
 }
 
+function peerOf({ remoteAddress, remotePort }: Socket): string {
+  return `${remoteAddress} ${remotePort}`;
+}
+
 /** Node hands over pipelined requests all at once. No client of ours pipelines, and each costs a file and a buffer. */
-function limitPipelining(server: Server): void {
+function limitPipelining(server: HttpServer | HttpsServer): void {
   const open = new WeakMap<Socket, number>();
   server.on('request', ({ socket }, response) => {
     const requests = (open.get(socket) ?? 0) + 1;
@@ -93,11 +146,15 @@ function limitPipelining(server: Server): void {
   });
 }
 
-async function drain(server: Server, unused: ReadonlySet<Socket>, log: Logger): Promise<void> {
+async function drain(
+  server: HttpServer | HttpsServer,
+  unused: ReadonlyMap<string, Socket>,
+  log: Logger,
+): Promise<void> {
   const { promise, resolve } = Promise.withResolvers<void>();
   // Closes idle connections too; those that are busy close after their answer.
   server.close(() => resolve());
-  for (const socket of unused) socket.destroy();
+  for (const socket of unused.values()) socket.destroy();
   // A connection that was kept alive is idle again after its answer, and Node would keep it.
   const closeIdle = setInterval(() => server.closeIdleConnections(), IDLE_CHECK_MS);
   const deadline = setTimeout(() => {

@@ -1,5 +1,6 @@
-import { createPrivateKey, X509Certificate } from 'node:crypto';
-import { type Identity, issue, makeAuthority, type Period } from './x509.ts';
+import { X509Certificate } from 'node:crypto';
+import { certificatesIn, expiryOf, type Identity, isExpired, isPair } from '../process/certificates.ts';
+import { issue, makeAuthority, type Period } from './x509.ts';
 
 /**
  * The certificates of the webhook, shared by its replicas. A new authority is trusted for a while before anything is
@@ -54,11 +55,6 @@ export function trusted({ authority, next, former }: Keyring): string {
   return [authority.cert, ...(next === undefined ? [] : [next.cert]), ...former].join('');
 }
 
-/** The time at which a certificate (the first, where there are several) expires, in milliseconds since 1970. */
-export function expiryOf(pem: string): number {
-  return Date.parse(new X509Certificate(pem).validTo);
-}
-
 /** The keyring as a Secret holds it. */
 export function secretData(keyring: Keyring): Record<string, string> {
   const { authority, next, former, serving } = keyring;
@@ -84,48 +80,9 @@ export function readKeyring(data: Readonly<Record<string, string>>): Keyring | u
   return { authority, ...(next === undefined ? {} : { next }), former, serving };
 }
 
-/** The certificates in a PEM file, each by itself. */
-export function certificatesIn(pem: string): string[] {
-  const found = pem.match(/-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g) ?? [];
-  return found.filter(isCertificate).map((one) => `${one}\n`);
-}
-
-/** Of authorities before, however often they change. */
-const MAX_FORMER = 4;
-
-/**
- * Authorities that are somebody else's, and those before them until they expire: a certificate of an authority before
- * is served by some replica for as long as its kubelet takes to mount the next one.
- *
- * @param now as PEM; empty for those of every system, beside which no other can be trusted.
- */
-export function overlapping(now: string, before: string, at: Date): string {
-  if (now === '') return '';
-  const current = new Set(certificatesIn(now));
-  const former = certificatesIn(before).filter((cert) => !current.has(cert) && !isExpired(cert, at));
-  return `${now.trimEnd()}\n${former.slice(0, MAX_FORMER).join('')}`;
-}
-
 function identityIn(data: Readonly<Record<string, string>>, name: string): Identity | undefined {
   const [cert, key] = [data[`${name}.crt`] ?? '', data[`${name}.key`] ?? ''];
   return isPair(cert, key) ? { cert, key } : undefined;
-}
-
-/** Whether the two belong together. */
-export function isPair(cert: string, key: string): boolean {
-  try {
-    return new X509Certificate(cert).checkPrivateKey(createPrivateKey(key));
-  } catch {
-    return false;
-  }
-}
-
-function isCertificate(pem: string): boolean {
-  try {
-    return new X509Certificate(pem).raw.length > 0;
-  } catch {
-    return false;
-  }
 }
 
 function newAuthority(now: Date): Identity {
@@ -148,10 +105,6 @@ function madeAt({ cert }: Identity): number {
 function isDue(identity: Identity, now: Date): boolean {
   const [from, to] = [madeAt(identity), expiryOf(identity.cert)];
   return now.getTime() > to - (to - from) / 3;
-}
-
-function isExpired(cert: string, now: Date): boolean {
-  return expiryOf(cert) <= now.getTime();
 }
 
 function serves({ serving, authority }: Keyring, names: readonly string[]): boolean {

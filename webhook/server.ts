@@ -6,11 +6,10 @@ import {
 } from 'node:http2';
 import type { Socket } from 'node:net';
 import { setTimeout as pause } from 'node:timers/promises';
-import { UsageError } from '../process/lifecycle.ts';
+import type { Identity } from '../process/certificates.ts';
 import type { Logger } from '../process/log.ts';
-import type { Address } from '../process/server.ts';
+import { type Address, listen, secureOptions } from '../process/server.ts';
 import { type AdmissionRequest, type Answer, formatAnswer, readReview } from './admission-review.ts';
-import type { Identity } from './x509.ts';
 
 /** Decides about one kind of review. It never rejects. */
 type Decide = (request: AdmissionRequest) => Promise<Answer>;
@@ -45,12 +44,15 @@ const CUT_MS = 5_000;
  * HTTPS for API servers. They speak HTTP/2, where however many reviews come at once need one connection; whoever does
  * not is answered too.
  *
- * @throws UsageError that names the address, when it cannot be listened on.
+ * @throws Error that names the address, when it cannot be listened on.
  */
 export async function serveWebhook(options: WebhookServerOptions): Promise<WebhookServer> {
   const { address, identity, decisions, log, farewellMs = FAREWELL_MS } = options;
-  const context = contextOf(identity);
-  const server = createSecureServer({ ...context, allowHTTP1: true, maxSessionMemory: MAX_SESSION_MEMORY });
+  const server = createSecureServer({
+    ...secureOptions(identity),
+    allowHTTP1: true,
+    maxSessionMemory: MAX_SESSION_MEMORY,
+  });
   const sockets = new Set<Socket>();
   server.on('connection', (socket: Socket) => {
     sockets.add(socket);
@@ -68,28 +70,15 @@ export async function serveWebhook(options: WebhookServerOptions): Promise<Webho
       socket.destroy();
     });
   });
-  const { promise, resolve, reject } = Promise.withResolvers<void>();
-  server.once('error', (cause: Error) => {
-    reject(new UsageError(`cannot listen on ${address.host}:${address.port}: ${cause.message}`));
-  });
-  server.listen({ port: address.port, ...(address.host === '' ? {} : { host: address.host }) }, resolve);
-  await promise;
-  server.on('error', (error) => log.error({ err: error }, 'listener failed'));
-  const bound = server.address();
-  const port = bound !== null && typeof bound === 'object' ? bound.port : address.port;
   return {
-    address: { host: address.host, port },
-    renew: (renewed) => server.setSecureContext(contextOf(renewed)),
+    address: await listen(server, address, log),
+    renew: (renewed) => server.setSecureContext(secureOptions(renewed)),
     async drain() {
       isLeaving = true;
       await pause(farewellMs);
       await close(server, sockets);
     },
   };
-}
-
-function contextOf({ cert, key }: Identity) {
-  return { cert, key, minVersion: 'TLSv1.2' as const };
 }
 
 async function answer(

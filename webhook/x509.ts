@@ -37,12 +37,7 @@ import {
   Validity,
   Version,
 } from '@peculiar/asn1-x509';
-
-/** A certificate and its private key, as PEM. */
-export interface Identity {
-  readonly cert: string;
-  readonly key: string;
-}
+import type { Identity } from '../process/certificates.ts';
 
 /** From when to when a certificate holds. */
 export interface Period {

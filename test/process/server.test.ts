@@ -1,12 +1,18 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { connect } from 'node:net';
+import { text } from 'node:stream/consumers';
 import { test } from 'node:test';
+import { connect as connectSecurely } from 'node:tls';
 import { pino } from 'pino';
 import { UsageError } from '../../process/lifecycle.ts';
 import { parseAddress, serve, urlOf } from '../../process/server.ts';
+import { issue, makeAuthority } from '../../webhook/x509.ts';
+import { getSecurely } from '../support/https.ts';
 
 const log = pino({ level: 'silent' });
+const NAME = 'weir.weir.svc';
+const PERIOD = { from: new Date(Date.now() - 3_600_000), to: new Date(Date.now() + 3_600_000) };
 const LOOPBACK = { host: '127.0.0.1', port: 0 };
 
 test('addresses are read, and told as URLs that lead there', () => {
@@ -78,4 +84,60 @@ test('a client that connected and asked nothing does not delay the end', { timeo
   await fetch(urlOf(server.address));
   await server.drain();
   await once(client.resume(), 'close');
+});
+
+test('over TLS there is HTTP/1.1 alone, of TLS 1.2 and newer, with the certificate of now', async (t) => {
+  const authority = makeAuthority('test', PERIOD);
+  const renewals = new Set<() => void>();
+  let identity = issue(authority, [NAME], PERIOD);
+  const certificate = {
+    get identity() {
+      return identity;
+    },
+    subscribe(renewed: () => void) {
+      renewals.add(renewed);
+      return () => renewals.delete(renewed);
+    },
+  };
+  const server = await serve((_, response) => void response.end('hello'), LOOPBACK, log, certificate);
+  t.after(() => server.drain());
+  const url = urlOf(server.address, 'https');
+  const trust = { ca: authority.cert, servername: NAME };
+  const first = await getSecurely(url, trust);
+  assert.deepEqual([first.body, first.protocol, first.alpn], ['hello', 'TLSv1.3', 'http/1.1']);
+  await assert.rejects(fetch(urlOf(server.address)), 'without TLS there is nothing');
+  const { port } = server.address;
+  const old = connectSecurely({
+    ...trust,
+    host: '127.0.0.1',
+    port,
+    maxVersion: 'TLSv1.1',
+    minVersion: 'TLSv1',
+  });
+  await assert.rejects(once(old, 'secureConnect'));
+  const kept = connectSecurely({ ...trust, host: '127.0.0.1', port });
+  await once(kept, 'secureConnect');
+  identity = issue(authority, [NAME], PERIOD);
+  for (const renewed of renewals) renewed();
+  assert.notEqual((await getSecurely(url, trust)).serialNumber, first.serialNumber);
+  kept.write('GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n');
+  assert.match(await text(kept), /hello$/, 'a connection from before goes on');
+  await server.drain();
+  assert.equal(renewals.size, 0);
+});
+
+test('over TLS, too, a client that connected and asked nothing does not delay the end', {
+  timeout: 10_000,
+}, async () => {
+  const authority = makeAuthority('test', PERIOD);
+  const certificate = { identity: issue(authority, [NAME], PERIOD), subscribe: () => () => undefined };
+  const server = await serve(() => {}, LOOPBACK, log, certificate);
+  const { port } = server.address;
+  const client = connectSecurely({ ca: authority.cert, servername: NAME, host: '127.0.0.1', port });
+  client.on('error', () => undefined);
+  await once(client, 'secureConnect');
+  const silent = connect(port, '127.0.0.1');
+  silent.on('error', () => undefined);
+  await once(silent, 'connect');
+  await server.drain();
 });

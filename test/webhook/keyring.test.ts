@@ -1,16 +1,8 @@
 import assert from 'node:assert/strict';
 import { X509Certificate } from 'node:crypto';
 import { suite, test } from 'node:test';
-import {
-  certificatesIn,
-  expiryOf,
-  type Keyring,
-  overlapping,
-  readKeyring,
-  renewed,
-  secretData,
-  trusted,
-} from '../../webhook/keyring.ts';
+import { certificatesIn, expiryOf, overlapping } from '../../process/certificates.ts';
+import { type Keyring, readKeyring, renewed, secretData, trusted } from '../../webhook/keyring.ts';
 import { makeAuthority } from '../../webhook/x509.ts';
 
 const NAMES = ['weir-webhook.weir.svc', 'weir-webhook.weir.svc.cluster.local'] as const;

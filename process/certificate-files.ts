@@ -1,0 +1,37 @@
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { createSecureContext } from 'node:tls';
+import type { Identity } from './certificates.ts';
+import { codeOf, fileProblem, messageOf } from './file-problem.ts';
+
+/**
+ * `tls.crt` and `tls.key` of a directory, as a Secret of the type kubernetes.io/tls and cert-manager have them.
+ *
+ * @throws Error that names the file and the remedy, when nothing can be served with them.
+ */
+export async function readIdentity(directory: string): Promise<Identity> {
+  const [cert = '', key = ''] = await Promise.all(
+    ['tls.crt', 'tls.key'].map((name) => readPem(join(directory, name))),
+  );
+  const identity = { cert, key };
+  try {
+    // Which would be taken for one that was left out.
+    if (cert === '' || key === '') throw new Error('one of them is empty');
+    createSecureContext(identity);
+    return identity;
+  } catch (error) {
+    throw new Error(problemOf(directory, error), { cause: error });
+  }
+}
+
+function problemOf(directory: string, error: unknown): string {
+  if (codeOf(error) === 'ERR_OSSL_X509_KEY_VALUES_MISMATCH')
+    return `tls.crt and tls.key in ${directory} do not belong together: put the key there that the certificate was made for`;
+  return `tls.crt and tls.key in ${directory} are no certificate and its key in PEM (${messageOf(error)}): put both there as they were issued, the key without a passphrase`;
+}
+
+async function readPem(path: string): Promise<string> {
+  return await readFile(path, 'utf8').catch((error: unknown) => {
+    throw fileProblem('read', path, error);
+  });
+}
