@@ -1,8 +1,10 @@
-import { connect, type Socket } from 'node:net';
+import type { Socket } from 'node:net';
 import type { Address } from '../process/server.ts';
 import { type AnswerHead, readAnswerHead } from './door-answer.ts';
 import { authorityOf, type DoorRequest, requestHead } from './door-request.ts';
+import { openSocket } from './door-socket.ts';
 import { later } from './door-timings.ts';
+import { nameOf, type ReplicaTrust, tlsProblem } from './door-trust.ts';
 
 /** A replica did not do its part. */
 export class ReplicaFailure extends Error {
@@ -25,9 +27,16 @@ export interface Answer {
   readonly begin: Buffer;
 }
 
-/** Large reads are what makes forwarding cheap; memory that no read has reached yet is not taken. */
-const BUFFER_BYTES = 512 * 1024;
-const KEEP_ALIVE_PROBE_MS = 5_000;
+/** How a connection is to come about. */
+export interface Opening {
+  /** In milliseconds, until the connection stands. */
+  readonly connect: number;
+  /** In milliseconds, for TLS on top of that. */
+  readonly handshake: number;
+  readonly left: AbortSignal;
+  /** Without it, there is no TLS. */
+  readonly trust?: ReplicaTrust | undefined;
+}
 
 /**
  * A connection to a replica, read piece by piece into one buffer: nothing is read before the last piece was
@@ -46,38 +55,37 @@ export class Connection {
   #onGone: (() => void) | undefined;
   #isReused = false;
 
-  private constructor(replica: Address) {
+  private constructor(replica: Address, trust: ReplicaTrust | undefined) {
     this.#replica = replica;
-    const buffer = Buffer.allocUnsafeSlow(BUFFER_BYTES);
-    this.#socket = connect({
-      host: replica.host,
-      port: replica.port,
-      noDelay: true,
-      // Finds out, in time, about a peer that forgot the connection.
-      keepAlive: true,
-      keepAliveInitialDelay: KEEP_ALIVE_PROBE_MS,
-      onread: { buffer, callback: (length) => this.#onRead(buffer.subarray(0, length)) },
+    this.#socket = openSocket(replica, trust, {
+      piece: (bytes) => this.#onPiece(bytes),
+      end: (error) => this.#finish(error === undefined ? {} : { error }),
     });
-    this.#socket.on('error', (error) => this.#finish({ error }));
-    this.#socket.on('end', () => this.#finish({}));
-    this.#socket.on('close', () => this.#finish({}));
   }
 
-  /** @throws ReplicaFailure when it does not stand within so many milliseconds. */
-  static async open(replica: Address, budget: number, left: AbortSignal): Promise<Connection> {
+  /** @throws ReplicaFailure when it does not stand in time, or the replica's certificate is not the one that is wanted. */
+  static async open(replica: Address, opening: Opening): Promise<Connection> {
+    const { connect, handshake, left, trust } = opening;
     left.throwIfAborted();
-    const connection = new Connection(replica);
+    const connection = new Connection(replica, trust);
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     const leave = (): void => reject(new Error('the client left'));
-    const cancel = later(budget, () => reject(new Error(`no connection within ${budget} ms`)));
+    let cancel = later(connect, () => reject(new Error(`no connection within ${connect} ms`)));
     left.addEventListener('abort', leave, { once: true });
-    connection.#socket.once('connect', resolve).once('error', reject);
+    connection.#socket
+      .once('connect', () => {
+        cancel();
+        if (trust === undefined) resolve();
+        else cancel = later(handshake, () => reject(new Error(`no TLS handshake within ${handshake} ms`)));
+      })
+      .once('secureConnect', resolve)
+      .once('error', reject);
     try {
       await promise;
       return connection;
     } catch (error) {
       connection.destroy(new Error('not needed'));
-      throw connection.#failure(error);
+      throw connection.#failure(trust === undefined ? error : tlsProblem(error, nameOf(replica.host, trust)));
     } finally {
       cancel();
       left.removeEventListener('abort', leave);
@@ -171,11 +179,11 @@ export class Connection {
     }
   }
 
-  /** @returns `false`, which stops the reading until the piece was dealt with. */
-  #onRead(piece: Buffer): false {
+  #onPiece(piece: Buffer): void {
+    if (this.#end !== undefined) return;
     if (this.#onGone !== undefined || this.#isLent || this.#arrived !== undefined) {
       this.destroy(new Error('it sent what nobody had asked for'));
-      return false;
+      return;
     }
     const waiting = this.#waiting;
     this.#waiting = undefined;
@@ -185,7 +193,6 @@ export class Connection {
       this.#isLent = true;
       waiting.resolve(piece);
     }
-    return false;
   }
 
   #finish(end: { readonly error?: Error }): void {

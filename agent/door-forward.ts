@@ -15,6 +15,8 @@ export interface ForwardOptions {
   readonly response: ServerResponse;
   /** Whom to ask: the first that fails gives way to one of the others. */
   readonly replicas: readonly Replica[];
+  /** Why there is none to ask, where there is none. */
+  readonly nobody: string;
   /** For which the client may take no byte, in milliseconds. */
   readonly clientPatience: number;
   readonly onBytes: (count: number) => void;
@@ -54,10 +56,10 @@ class Forwarding {
   }
 
   async run(): Promise<Outcome> {
-    const { response, replicas } = this.#options;
+    const { response, replicas, nobody } = this.#options;
     let [replica, ...others] = replicas;
     let outcome: Outcome = 'no_replica';
-    let reason = 'no replica of the registry is ready';
+    let reason = nobody;
     while (replica !== undefined) {
       try {
         await this.#through(replica);

@@ -1,14 +1,22 @@
-import { get } from 'node:http';
 import { setTimeout as pause } from 'node:timers/promises';
+import { messageOf } from '../process/file-problem.ts';
 import type { Logger } from '../process/log.ts';
 import type { Address } from '../process/server.ts';
 import { Connection, ReplicaFailure } from './door-connection.ts';
-import { authorityOf } from './door-request.ts';
+import { authorityOf, type DoorRequest } from './door-request.ts';
 import { type DoorTimings, later } from './door-timings.ts';
+import type { ReplicaTrust } from './door-trust.ts';
 
 /** Where a replica of the registry is reached, and its Pod's name for people. */
 export interface ReplicaAddress extends Address {
   readonly name?: string;
+}
+
+export interface ReplicaOptions {
+  readonly timings: DoorTimings;
+  /** By which replicas are known at the moment, where they speak TLS. */
+  readonly trust?: (() => ReplicaTrust) | undefined;
+  readonly log: Logger;
 }
 
 /** Connections that are kept for later requests: as many as one pull uses, since each has a buffer. */
@@ -21,6 +29,7 @@ const MAX_KEPT = 4;
 export class Replica {
   readonly address: ReplicaAddress;
   readonly #timings: DoorTimings;
+  readonly #trust: (() => ReplicaTrust) | undefined;
   readonly #log: Logger;
   readonly #kept = new Set<Connection>();
   /** Connections that are silent; what the next look finds decides about all of them. */
@@ -31,9 +40,10 @@ export class Replica {
   #isDeciding = false;
   #isClosed = false;
 
-  constructor(address: ReplicaAddress, timings: DoorTimings, log: Logger) {
+  constructor(address: ReplicaAddress, { timings, trust, log }: ReplicaOptions) {
     this.address = address;
     this.#timings = timings;
+    this.#trust = trust;
     this.#log = log.child({ replica: authorityOf(address), ...(address.name ? { name: address.name } : {}) });
   }
 
@@ -53,7 +63,7 @@ export class Replica {
 
   /** @throws ReplicaFailure when there is none in time. */
   async connect(left: AbortSignal): Promise<Connection> {
-    return await Connection.open(this.address, this.#timings.connect, left);
+    return await Connection.open(this.address, { ...this.#timings, left, trust: this.#trust?.() });
   }
 
   /** Keeps a connection whose answer was read to its end. */
@@ -120,7 +130,7 @@ export class Replica {
   }
 
   async #look(): Promise<boolean> {
-    const problem = await livezProblem(this.address, this.#timings.look);
+    const problem = await this.#livezProblem(this.#timings.look);
     this.#looking = undefined;
     if (problem !== undefined) this.putAside(problem);
     else if (this.#aside !== undefined) {
@@ -130,6 +140,28 @@ export class Replica {
       this.#log.info('a replica of the registry is back');
     }
     return problem === undefined;
+  }
+
+  /** What is wrong with its `/livez`; `undefined` when that answers within so many milliseconds. */
+  async #livezProblem(budget: number): Promise<string | undefined> {
+    const over = new AbortController();
+    const cancel = later(budget, () => over.abort());
+    const opening = { connect: budget, handshake: budget, left: over.signal, trust: this.#trust?.() };
+    let connection: Connection | undefined;
+    const end = (): void => connection?.destroy(new Error('it is not needed'));
+    over.signal.addEventListener('abort', end);
+    try {
+      connection = await Connection.open(this.address, opening);
+      const { status } = (await connection.ask(LIVEZ)).head;
+      return status === 200 ? undefined : `its /livez answered ${status}`;
+    } catch (error) {
+      return over.signal.aborted
+        ? `its /livez did not answer within ${budget} ms`
+        : `its /livez failed: ${messageOf(error)}`;
+    } finally {
+      cancel();
+      end();
+    }
   }
 
   #suspect(connection: Connection): void {
@@ -162,18 +194,4 @@ function quietFor({ waitingSince }: Connection): number {
   return waitingSince === undefined ? 0 : performance.now() - waitingSince;
 }
 
-/** What is wrong with the replica's `/livez`; `undefined` when it answers within so many milliseconds. */
-async function livezProblem({ host, port }: Address, budget: number): Promise<string | undefined> {
-  const { promise, resolve } = Promise.withResolvers<string | undefined>();
-  const request = get({ host, port, path: '/livez', agent: false }, ({ statusCode }) =>
-    resolve(statusCode === 200 ? undefined : `its /livez answered ${statusCode}`),
-  );
-  request.on('error', (error) => resolve(`its /livez failed: ${error.message}`));
-  const cancel = later(budget, () => resolve(`its /livez did not answer within ${budget} ms`));
-  try {
-    return await promise;
-  } finally {
-    cancel();
-    request.destroy();
-  }
-}
+const LIVEZ: DoorRequest = { method: 'GET', target: '/livez', headers: [], repository: '' };

@@ -2,6 +2,8 @@
 export interface DoorTimings {
   /** Until a connection to a replica stands: the Pod network is near. */
   readonly connect: number;
+  /** For TLS on top of that: the replica itself has to answer, and may be busy. */
+  readonly handshake: number;
   /** Without a byte from a replica that owes one, until it is asked for a sign of life. */
   readonly silence: number;
   /** For the sign of life. */
@@ -17,11 +19,12 @@ export interface DoorTimings {
 }
 
 /**
- * A replica that hangs or drops packets costs the pull that meets it silence + look, and another look at the
- * other replicas: less than a second.
+ * A replica that hangs or drops packets costs the pull that meets it silence + look, or connect + handshake, and
+ * another look at the other replicas: less than a second.
  */
 export const DOOR_TIMINGS: DoorTimings = {
   connect: 300,
+  handshake: 250,
   silence: 250,
   look: 300,
   lookAgain: 650,

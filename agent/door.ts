@@ -7,9 +7,10 @@ import { Counter, Gauge, type Registry as Metrics } from '../process/metrics.ts'
 import { type Address, type RunningServer, serve, urlOf } from '../process/server.ts';
 import { answerUnavailable, forward, type Outcome } from './door-forward.ts';
 import { inOrder } from './door-order.ts';
-import { Replica, type ReplicaAddress } from './door-replica.ts';
+import { Replica, type ReplicaAddress, type ReplicaOptions } from './door-replica.ts';
 import { authorityOf, type Refusal, readRequest } from './door-request.ts';
 import { DOOR_TIMINGS, type DoorTimings } from './door-timings.ts';
+import type { ReplicaTrust } from './door-trust.ts';
 
 export type { ReplicaAddress } from './door-replica.ts';
 
@@ -17,6 +18,8 @@ export interface DoorOptions {
   readonly address: Address;
   readonly metrics: Metrics;
   readonly log: Logger;
+  /** By which replicas are known at the moment, where they speak TLS; asked for with each connection. */
+  readonly trust?: (() => ReplicaTrust) | undefined;
   readonly timings?: Partial<DoorTimings>;
 }
 
@@ -84,15 +87,13 @@ export class Door {
 }
 
 class Forwarder {
-  readonly #log: Logger;
-  readonly #timings: DoorTimings;
+  readonly #options: ReplicaOptions;
   readonly #metrics = doorMetrics(() => this.state());
   #replicas: ReadonlyMap<string, Replica> = new Map();
   #open = 0;
 
-  constructor({ log, timings }: Pick<DoorOptions, 'log' | 'timings'>) {
-    this.#log = log;
-    this.#timings = { ...DOOR_TIMINGS, ...timings };
+  constructor({ log, trust, timings }: Pick<DoorOptions, 'log' | 'trust' | 'timings'>) {
+    this.#options = { log, trust, timings: { ...DOOR_TIMINGS, ...timings } };
   }
 
   /** Puts what is measured among the program's metrics. */
@@ -108,7 +109,7 @@ class Forwarder {
     this.#replicas = new Map(
       addresses.map((address) => {
         const authority = authorityOf(address);
-        return [authority, before.get(authority) ?? new Replica(address, this.#timings, this.#log)];
+        return [authority, before.get(authority) ?? new Replica(address, this.#options)];
       }),
     );
     for (const [authority, replica] of before) if (!this.#replicas.has(authority)) replica.close();
@@ -129,7 +130,7 @@ class Forwarder {
     this.#metrics.requests.inc({ outcome: isForCanary(request.url) ? CANARY : outcome });
     const { method, url } = request;
     const ms = Math.round(performance.now() - began);
-    this.#log.debug({ method, url, status: response.statusCode, outcome, ms }, 'answered');
+    this.#options.log.debug({ method, url, status: response.statusCode, outcome, ms }, 'answered');
   }
 
   async #answer(request: IncomingMessage, response: ServerResponse): Promise<Outcome> {
@@ -142,12 +143,16 @@ class Forwarder {
       answerUnavailable(response, `it is answering ${MAX_REQUESTS} requests already`);
       return 'refused';
     }
-    const ready = [...this.#replicas.values()].filter(({ aside }) => aside === undefined);
+    const replicas = [...this.#replicas.values()];
+    const ready = replicas.filter(({ aside }) => aside === undefined);
     return await forward({
       request: asked,
       response,
       replicas: inOrder(ready, ({ address }) => address, asked.repository),
-      clientPatience: this.#timings.client,
+      nobody: ['no replica of the registry is ready', ...replicas.flatMap(({ aside }) => aside ?? [])].join(
+        '; ',
+      ),
+      clientPatience: this.#options.timings.client,
       onBytes: (count) => this.#metrics.bytes.inc(count),
     });
   }

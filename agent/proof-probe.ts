@@ -1,8 +1,10 @@
 import { get as getHttp, Agent as HttpAgent } from 'node:http';
 import { get as getHttps, Agent as HttpsAgent } from 'node:https';
 import { buffer } from 'node:stream/consumers';
+import * as z from 'zod';
 import { CANARY_HOST, CANARY_TAG, type Canary } from '../oci/canary.ts';
 import { digestOf } from '../oci/digest.ts';
+import { parseJson } from '../oci/json.ts';
 import { messageOf } from '../process/file-problem.ts';
 
 const PATIENCE_MS = 5_000;
@@ -41,7 +43,7 @@ export async function mirrorProblem(
       const url = new URL(`${api}/${repository}/${path}?ns=${CANARY_HOST}`);
       const trust = ca === undefined ? {} : { ca };
       const { status, bytes } = await get(url, { signal: either, agent, ...trust });
-      if (status !== 200) return `${mirror} answers ${status}`;
+      if (status !== 200) return `${mirror} answers ${status}${saidIn(bytes)}`;
       if (digestOf(bytes) !== content.digest) return `${mirror} is not weir, or of another version`;
     }
     return undefined;
@@ -59,6 +61,15 @@ export async function mirrorProblem(
 function apiOf(mirror: string): string {
   const base = mirror.replace(/\/+$/, '');
   return /\/v2(?:\/|$)/.test(new URL(base).pathname) ? base : `${base}/v2`;
+}
+
+const refusalSchema = z.object({ errors: z.array(z.object({ message: z.string() })).min(1) });
+const MAX_SAID = 300;
+
+/** The reason that an answer gives: the door's is why it has no replica. */
+function saidIn(bytes: Buffer): string {
+  const [error] = refusalSchema.safeParse(parseJson(bytes.toString('utf8'))).data?.errors ?? [];
+  return error === undefined ? '' : `: ${error.message.slice(0, MAX_SAID)}`;
 }
 
 /** Not by `fetch`, which refuses some ports that a mirror may well have. */

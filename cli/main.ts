@@ -136,6 +136,11 @@ weir
   .option('--registry-service <namespace/name>', "the registry's Service, with a port named registry")
   .option('--door <host:port>', 'address on the node from which pulls are forwarded to ready replicas')
   .option('--replica <host:port>', 'one replica, instead of --registry-service; may be repeated', repeated)
+  .option(
+    '--registry-ca <file>',
+    'PEM of the authorities that sign the certificates of replicas, which then speak TLS; an edit is in force in seconds',
+    path,
+  )
   .option('--mirror-ca <file>', 'PEM of the authority that signs the certificate of --mirror https://HOST')
   .option('--host-ip <address>', "the node's address, for --mirror nodePort")
   .option('--cri-socket <path>', "the runtime's, a path of the node, instead of what is found")
@@ -335,14 +340,14 @@ function needed(value: string | undefined, [flag]: readonly [flag: string, ...un
 
 /** @throws UsageError when a flag is given that means nothing without a ConfigMap. */
 function refuseClusterFlags(given: Partial<NodeAgentFlags>): void {
-  const { node, daemonSet, registryService, replica, door, mirrorCa, hostIp, criSocket, hostRoot, lease } =
-    given;
-  const { configureRuntime } = given;
+  const { node, daemonSet, registryService, replica, registryCa, door, mirrorCa, hostIp } = given;
+  const { criSocket, hostRoot, lease, configureRuntime } = given;
   const flags = {
     '--node': node,
     '--daemon-set': daemonSet,
     '--registry-service': registryService,
     '--replica': replica,
+    '--registry-ca': registryCa,
     '--door': door,
     '--mirror-ca': mirrorCa,
     '--host-ip': hostIp,

@@ -11,6 +11,7 @@ import type { Kubernetes } from '../kubernetes/api.ts';
 import type { ObjectName } from '../kubernetes/client.ts';
 import { watchReplicas } from '../kubernetes/replicas.ts';
 import { AddressUnknown, serviceUrl, watchServiceUrl } from '../kubernetes/service-address.ts';
+import { Authorities } from '../process/authorities.ts';
 import { fileProblem, messageOf } from '../process/file-problem.ts';
 import { describe, UsageError } from '../process/lifecycle.ts';
 import type { Registry as Metrics } from '../process/metrics.ts';
@@ -22,6 +23,8 @@ export interface MirrorFlags {
   readonly registryService?: string;
   /** Of the registry, instead of those behind a Service. */
   readonly replica?: readonly string[];
+  /** A file with the authorities that sign its certificates; it then speaks TLS. */
+  readonly registryCa?: string;
   readonly door?: string;
   /** `service`, `nodePort` or a URL, instead of the door. */
   readonly mirror?: string;
@@ -35,14 +38,22 @@ const RETRY_MS = 3_000;
 
 /** What the files of a node are to name. */
 export type WantedMirror =
-  | { readonly kind: 'door'; readonly address: Address; readonly replicas: ObjectName | readonly Address[] }
+  | WantedDoor
   | { readonly kind: 'service'; readonly service: ObjectName }
   | { readonly kind: 'nodePort'; readonly service: ObjectName; readonly nodeAddress: string }
   | { readonly kind: 'url'; readonly url: string; readonly ca?: string };
 
+interface WantedDoor {
+  readonly kind: 'door';
+  readonly address: Address;
+  readonly replicas: ObjectName | readonly Address[];
+  /** The file with the authorities by which replicas are known. */
+  readonly registryCa?: string;
+}
+
 /** @throws UsageError when the flags do not say what files are to name. */
 export async function wantedMirror(flags: MirrorFlags): Promise<WantedMirror> {
-  const { door, mirror, mirrorCa, registryService, replica, hostIp } = flags;
+  const { door, mirror, mirrorCa, registryService, replica, registryCa, hostIp } = flags;
   if ((door === undefined) === (mirror === undefined))
     throw new UsageError('give either --door HOST:PORT or --mirror service|nodePort|URL');
   // containerd tries a plain HTTP address over TLS first when there is a CA for it.
@@ -50,6 +61,8 @@ export async function wantedMirror(flags: MirrorFlags): Promise<WantedMirror> {
     throw new UsageError('--mirror-ca is for --mirror https://HOST');
   if (replica !== undefined && (door === undefined || registryService !== undefined))
     throw new UsageError('--replica is for --door, instead of --registry-service');
+  if (registryCa !== undefined && door === undefined)
+    throw new UsageError('--registry-ca is for --door: for --mirror https://HOST it is --mirror-ca');
   const service = (): ObjectName => {
     if (registryService === undefined)
       throw new UsageError(
@@ -58,7 +71,12 @@ export async function wantedMirror(flags: MirrorFlags): Promise<WantedMirror> {
     return parseObjectName(registryService, '--registry-service');
   };
   if (door !== undefined)
-    return { kind: 'door', address: doorAddress(door), replicas: replica?.map(replicaAddress) ?? service() };
+    return {
+      kind: 'door',
+      address: doorAddress(door),
+      replicas: replica?.map(replicaAddress) ?? service(),
+      ...(registryCa === undefined ? {} : { registryCa }),
+    };
   if (mirror === 'service') return { kind: 'service', service: service() };
   if (mirror === 'nodePort') {
     if (hostIp === undefined || isIP(hostIp) === 0)
@@ -178,16 +196,34 @@ async function tryMirror({
     });
     return { url, moved: moved.promise, close: async () => watch.close() };
   }
-  const door = await Door.open({ address: wanted.address, log, metrics });
-  const replicas = nameReplicas(door, wanted.replicas, { kubernetes, log });
+  return await openDoor(wanted, { kubernetes, metrics, log });
+}
+
+async function openDoor(
+  { address, replicas: named, registryCa }: WantedDoor,
+  { metrics, ...to }: { readonly kubernetes: Kubernetes; readonly metrics: Metrics; readonly log: Logger },
+): Promise<OpenMirror> {
+  await using failed = new AsyncDisposableStack();
+  const authorities = registryCa === undefined ? undefined : await Authorities.open(registryCa, to.log);
+  failed.defer(() => authorities?.close());
+  const trust = authorities && (() => ({ context: authorities.context, ...certificateName(named) }));
+  const door = await Door.open({ address, metrics, log: to.log, trust });
+  const replicas = nameReplicas(door, named, to);
+  const opened = failed.move();
   return {
     url: door.url,
     moved: NEVER,
     async close() {
       replicas.close();
       await door.close();
+      await opened.disposeAsync();
     },
   };
+}
+
+/** Replicas of a Service are reached by their Pods' addresses, which are in no certificate. */
+function certificateName(replicas: ObjectName | readonly Address[]): { readonly serverName?: string } {
+  return 'name' in replicas ? { serverName: `${replicas.name}.${replicas.namespace}.svc` } : {};
 }
 
 /** Of a list, the door itself finds out who is ready. */

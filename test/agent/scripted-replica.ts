@@ -5,6 +5,8 @@ import process from 'node:process';
 import { createInterface } from 'node:readline';
 import type { TestContext } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
+import { createServer as createSecureServer } from 'node:tls';
+import type { Identity } from '../../process/certificates.ts';
 
 export type Script = (socket: Socket, nth: number, head: string) => unknown;
 
@@ -21,16 +23,25 @@ export interface ScriptedReplica {
   readonly looks: number;
   livez: 'ok' | 'none';
   onLook: (isBegin: boolean) => void;
+  /** Of one that speaks TLS: answers with another certificate from the next connection on. */
+  renew(identity: Identity): void;
   stop(): Promise<void>;
   start(): Promise<void>;
 }
 
-export async function startReplica(t: TestContext, script: Script): Promise<ScriptedReplica> {
+/** @param identity what it speaks TLS with; without one, it does not. */
+export async function startReplica(
+  t: TestContext,
+  script: Script,
+  identity?: Identity,
+): Promise<ScriptedReplica> {
   const sockets = new Set<Socket>();
   const used = new WeakSet<Socket>();
   const requests: string[] = [];
-  const server = createServer((socket) => {
+  const onSocket = (socket: Socket): void => {
     sockets.add(socket);
+    const below = connections.get(socket.remotePort);
+    if (below !== undefined) carriers.set(socket, below);
     socket.on('error', () => undefined).on('close', () => sockets.delete(socket));
     let text = '';
     socket.on('data', (chunk) => {
@@ -46,7 +57,15 @@ export async function startReplica(t: TestContext, script: Script): Promise<Scri
         }
       }
     });
+  };
+  const connections = new Map<number | undefined, Socket>();
+  const secure = identity && createSecureServer(identity, onSocket);
+  secure?.on('connection', (socket: Socket) => {
+    const { remotePort } = socket;
+    connections.set(remotePort, socket);
+    socket.on('error', () => undefined).on('close', () => connections.delete(remotePort));
   });
+  const server = secure ?? createServer(onSocket);
   const listen = async (port: number): Promise<void> => {
     server.listen(port, '127.0.0.1');
     await once(server, 'listening');
@@ -55,7 +74,7 @@ export async function startReplica(t: TestContext, script: Script): Promise<Scri
     if (!server.listening) return;
     const closed = once(server, 'close');
     server.close();
-    for (const socket of sockets) socket.destroy();
+    for (const socket of [...sockets, ...connections.values()]) socket.destroy();
     await closed;
   };
   await listen(0);
@@ -69,6 +88,7 @@ export async function startReplica(t: TestContext, script: Script): Promise<Scri
     looks: 0,
     livez: 'ok' as 'ok' | 'none',
     onLook: (() => undefined) as (isBegin: boolean) => void,
+    renew: (renewed: Identity) => secure?.setSecureContext(renewed),
     stop,
     start: () => listen(port),
     get open() {
@@ -82,6 +102,14 @@ export async function startReplica(t: TestContext, script: Script): Promise<Scri
     if (state.livez === 'ok') socket.write(ok('ok'));
   };
   return state;
+}
+
+/** What carries the TLS of a socket. */
+const carriers = new WeakMap<Socket, Socket>();
+
+/** Breaks a connection off, so that the other end is told of a reset. */
+export function reset(socket: Socket): void {
+  (carriers.get(socket) ?? socket).resetAndDestroy();
 }
 
 /** A port to which no connection comes about: its queue is full and nobody takes from it. */

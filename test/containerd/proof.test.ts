@@ -204,7 +204,7 @@ describe('whether containerd pulls through the mirror', { skip: runnable.length 
           door.setReplicas([]);
           assert.deepEqual(await proofOf(containerd), {
             kind: 'unproven',
-            reason: `the mirror does not answer: ${door.url} answers 503`,
+            reason: `the mirror does not answer: ${door.url} answers 503: the mirror on this node: no replica of the registry is ready`,
           });
           assert.deepEqual(await containerd.holdings(), []);
           useReplica();

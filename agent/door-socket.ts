@@ -1,0 +1,90 @@
+import { connect, type Socket } from 'node:net';
+import { connect as connectSecurely } from 'node:tls';
+import type { Address } from '../process/server.ts';
+import { askedName, nameOf, type ReplicaTrust } from './door-trust.ts';
+
+/** What becomes of a socket, in order. */
+export interface SocketEvents {
+  /** Bytes came, which are valid until the socket is resumed; until then it reads no more. */
+  readonly piece: (bytes: Buffer) => void;
+  /** Nothing comes any more. */
+  readonly end: (error?: Error) => void;
+}
+
+/** Large reads are what makes forwarding cheap; memory that no read has reached yet is not taken. */
+const BUFFER_BYTES = 512 * 1024;
+const KEEP_ALIVE_PROBE_MS = 5_000;
+/**
+ * TLS is handed over by the record (16 KB), and what the system read at once (64 KB) to its end, also when the socket
+ * is to rest. So there has to be room for that and the rest of a record before.
+ */
+const RESERVE_BYTES = 128 * 1024;
+
+/** A connection that is read piece by piece into one buffer. */
+export function openSocket(replica: Address, trust: ReplicaTrust | undefined, events: SocketEvents): Socket {
+  return trust === undefined ? openPlain(replica, events) : openSecure(replica, trust, events);
+}
+
+function openPlain(replica: Address, { piece, end }: SocketEvents): Socket {
+  const buffer = Buffer.allocUnsafeSlow(BUFFER_BYTES);
+  const socket = connect({
+    ...optionsOf(replica),
+    onread: {
+      buffer,
+      callback: (length) => {
+        piece(buffer.subarray(0, length));
+        return false;
+      },
+    },
+  });
+  socket.on('error', end);
+  for (const event of ['end', 'close']) socket.on(event, () => end());
+  return socket;
+}
+
+/** Records that come in one turn of the event loop make one piece. */
+function openSecure(replica: Address, trust: ReplicaTrust, { piece, end }: SocketEvents): Socket {
+  const buffer = Buffer.allocUnsafeSlow(BUFFER_BYTES);
+  let filled = 0;
+  const handOver = (): void => {
+    if (filled === 0) return;
+    const bytes = buffer.subarray(0, filled);
+    filled = 0;
+    socket.pause();
+    piece(bytes);
+  };
+  const name = nameOf(replica.host, trust);
+  const options = {
+    ...optionsOf(replica),
+    ...askedName(name),
+    secureContext: trust.context,
+    ALPNProtocols: ['http/1.1'],
+    rejectUnauthorized: true,
+    onread: {
+      // Where the next record goes. There is always room for one, or reading would never come to an end.
+      buffer: () => buffer.subarray(filled < buffer.length ? filled : 0),
+      callback: (length: number, place: Uint8Array): boolean => {
+        // That was decided when the last piece was still here.
+        const at = place.byteOffset - buffer.byteOffset;
+        if (filled === 0 && at > 0) buffer.copyWithin(0, at, at + length);
+        if (filled === 0) setImmediate(handOver);
+        filled += length;
+        if (filled === buffer.length) socket.destroy(new Error('it sent more than it was read'));
+        return buffer.length - filled >= RESERVE_BYTES;
+      },
+    },
+  };
+  const socket = connectSecurely(options);
+  const finish = (error?: Error): void => {
+    handOver();
+    end(error);
+  };
+  socket.on('error', finish);
+  for (const event of ['end', 'close']) socket.on(event, () => finish());
+  return socket;
+}
+
+function optionsOf({ host, port }: Address) {
+  // Keep-alive finds out, in time, about a peer that forgot the connection.
+  return { host, port, noDelay: true, keepAlive: true, keepAliveInitialDelay: KEEP_ALIVE_PROBE_MS };
+}
