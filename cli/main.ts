@@ -88,6 +88,7 @@ const registry = weir
     '--spool-dir <dir>',
     'for blobs on their way (default: in a file: store itself, else the temporary directory)',
   )
+  .option('--cert-dir <dir>', 'tls.crt and tls.key, with which it then speaks TLS alone')
   .option(...NO_PREFIXES)
   .option(...CA_DIR)
   .option(...DOCKER_CONFIG)
@@ -178,6 +179,7 @@ weir
   .requiredOption('--listen <host:port>', 'address that the API server asks')
   .requiredOption('--status <host:port>', 'address of /livez, /readyz and /metrics')
   .requiredOption('--registry <url>', 'the registry, as the webhook reaches it')
+  .option('--registry-ca <file>', 'PEM of the authorities that sign the certificate of an https one', path)
   .requiredOption(
     '--rewrite-to <host:port>',
     'the registry, as nodes reach it; rewritten images begin with it',
@@ -307,6 +309,7 @@ export interface RegistryFlags {
   readonly listen: string;
   readonly store: string;
   readonly spoolDir?: string;
+  readonly certDir?: string;
   readonly prefixes: boolean;
   readonly caDir?: string;
   readonly dockerConfig?: string;

@@ -7,7 +7,7 @@ import { type EventReport, reportEvent } from '../kubernetes/report-event.ts';
 import { Latest } from '../process/latest.ts';
 import { describe } from '../process/lifecycle.ts';
 import type { Registry as Metrics } from '../process/metrics.ts';
-import { parseAddress } from '../process/server.ts';
+import { parseAddress, type ServedCertificate } from '../process/server.ts';
 import { parseObjectName } from './object-name.ts';
 import { ProgramConfig } from './program-config.ts';
 import { serveStatus } from './status-server.ts';
@@ -18,6 +18,7 @@ interface Options {
   readonly configMap: string;
   /** Where a registry that waits for its configuration answers that it does. */
   readonly listen: string;
+  readonly certificate?: ServedCertificate | undefined;
   readonly metrics: Metrics;
   readonly log: Logger;
   readonly stop: AbortSignal;
@@ -25,7 +26,7 @@ interface Options {
 
 /** The registry's configuration in a ConfigMap; `undefined` when it was told to stop before there was one. */
 export async function watchConfigMap(options: Options): Promise<ProgramConfig | undefined> {
-  const { listen, metrics, log, stop } = options;
+  const { listen, certificate, metrics, log, stop } = options;
   const place = parseObjectName(options.configMap, '--config-map');
   const address = parseAddress(listen);
   const kubernetes = connectKubernetes(PRODUCT);
@@ -34,7 +35,7 @@ export async function watchConfigMap(options: Options): Promise<ProgramConfig | 
     { metrics, readiness: () => ({ ready: false, detail: ['waiting for a configuration'] }) },
     address,
     log,
-    'the registry waits for its configuration',
+    { said: 'the registry waits for its configuration', certificate },
   );
   try {
     return await ProgramConfig.watch({

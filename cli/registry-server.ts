@@ -6,6 +6,7 @@ import { answerStatus, type Readiness } from '../process/status-routes.ts';
 import { Registry } from '../registry/registry.ts';
 import type { OpenStore } from './open-store.ts';
 import type { ProgramConfig } from './program-config.ts';
+import type { RegistryCertificate } from './registry-certificate.ts';
 import { PRODUCT } from './version.ts';
 
 export interface RegistryServerOptions {
@@ -16,6 +17,8 @@ export interface RegistryServerOptions {
   readonly caDir?: string;
   readonly dockerConfig?: string;
   readonly apiServers: readonly string[];
+  /** Without one it speaks plain HTTP. */
+  readonly certificate?: RegistryCertificate | undefined;
   readonly metrics: Metrics;
   readonly log: Logger;
   /** What `/readyz` is to say beyond the registry itself. */
@@ -24,7 +27,7 @@ export interface RegistryServerOptions {
 
 /** The registry and its status on one listener. @throws Error when the address cannot be listened on. */
 export async function startRegistry(options: RegistryServerOptions): Promise<RunningServer> {
-  const { config, store, metrics, log } = options;
+  const { config, store, certificate, metrics, log } = options;
   const registry = new Registry({
     store: store.store,
     spoolDirectory: store.spoolDirectory,
@@ -40,9 +43,9 @@ export async function startRegistry(options: RegistryServerOptions): Promise<Run
   });
   const readiness = (): Readiness => {
     const { ready, detail } = options.readiness?.() ?? { ready: true, detail: [] };
-    const problem = store.problem();
     // Pulls go on without the store, so this registry stays ready.
-    return { ready, detail: [...detail, ...config.detail, ...(problem === undefined ? [] : [problem])] };
+    const problems = [store.problem(), certificate?.problem].filter((one) => one !== undefined);
+    return { ready, detail: [...detail, ...config.detail, ...problems] };
   };
   metrics.registerMetric(
     new Gauge({
@@ -60,9 +63,10 @@ export async function startRegistry(options: RegistryServerOptions): Promise<Run
     },
     options.address,
     log,
+    certificate,
   );
   log.info(
-    { url: urlOf(server.address), upstreams: [...config.current.upstreams.keys()] },
+    { url: urlOf(server.address, certificate && 'https'), upstreams: [...config.current.upstreams.keys()] },
     'the registry answers',
   );
   return {

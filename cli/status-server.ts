@@ -1,5 +1,5 @@
 import type { Logger } from 'pino';
-import { type Address, type RunningServer, serve, urlOf } from '../process/server.ts';
+import { type Address, type RunningServer, type ServedCertificate, serve, urlOf } from '../process/server.ts';
 import { answerStatus, type StatusSource } from '../process/status-routes.ts';
 
 /** `/livez`, `/readyz` and `/metrics` of a program that answers nothing else. @throws Error when the address is taken. */
@@ -7,7 +7,10 @@ export async function serveStatus(
   source: StatusSource,
   address: Address,
   log: Logger,
-  said = 'the agent answers',
+  {
+    said = 'the agent answers',
+    certificate,
+  }: { readonly said?: string; readonly certificate?: ServedCertificate | undefined } = {},
 ): Promise<RunningServer> {
   const server = await serve(
     (request, response) => {
@@ -15,7 +18,8 @@ export async function serveStatus(
     },
     address,
     log,
+    certificate,
   );
-  log.info({ url: urlOf(server.address) }, said);
+  log.info({ url: urlOf(server.address, certificate && 'https') }, said);
   return server;
 }

@@ -13,6 +13,8 @@ export interface WebhookFlags {
   readonly status: string;
   /** The registry's origin, as the webhook reaches it. */
   readonly registry: string;
+  /** A file with the authorities that sign its certificate. */
+  readonly registryCa?: string;
   /** The webhook's own Service. */
   readonly service: string;
   readonly servicePort: string;
@@ -34,6 +36,7 @@ export interface WebhookSettings {
   readonly listen: Address;
   readonly status: Address;
   readonly registry: RegistryPlace;
+  readonly registryCa: string | undefined;
   readonly service: WebhookService;
   readonly clusterRole: string;
   readonly secret: ObjectName;
@@ -55,6 +58,7 @@ export function readWebhookFlags(flags: WebhookFlags): WebhookSettings {
     listen: parseAddress(flags.listen),
     status: parseAddress(flags.status),
     registry: placeOf(originOf(flags.registry), hostOf(flags.rewriteTo)),
+    registryCa: registryCaOf(flags),
     service,
     clusterRole: flags.clusterRole,
     secret: parseObjectName(`${namespace}/${flags.secret}`, '--secret'),
@@ -72,6 +76,12 @@ function originOf(text: string): string {
       `--registry takes http://HOST:PORT or https://HOST[:PORT], and "${text}" is not that`,
     );
   return url.origin;
+}
+
+function registryCaOf({ registry, registryCa }: WebhookFlags): string | undefined {
+  if (registryCa !== undefined && !registry.startsWith('https://'))
+    throw new UsageError(`--registry-ca is for --registry https://HOST[:PORT], and that is "${registry}"`);
+  return registryCa;
 }
 
 function hostOf(text: string): string {

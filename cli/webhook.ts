@@ -4,6 +4,7 @@ import type { Logger } from 'pino';
 import type { Kubernetes } from '../kubernetes/api.ts';
 import { connectKubernetes, type ObjectName } from '../kubernetes/client.ts';
 import { readLastGood } from '../kubernetes/last-good.ts';
+import { Authorities } from '../process/authorities.ts';
 import { aborted } from '../process/lifecycle.ts';
 import { createMetrics, type Registry as Metrics } from '../process/metrics.ts';
 import type { Readiness } from '../process/status-routes.ts';
@@ -48,7 +49,7 @@ export async function runWebhook(
 
   await using cleanup = new AsyncDisposableStack();
   const source = { metrics, readiness: () => readiness() };
-  const status = await serveStatus(source, settings.status, log, 'the webhook tells how it is');
+  const status = await serveStatus(source, settings.status, log, { said: 'the webhook tells how it is' });
   cleanup.defer(() => status.drain());
   const config = await openConfig(kubernetes, configMap, { metrics, log, stop });
   if (config === undefined) return;
@@ -101,7 +102,14 @@ export async function runWebhook(
   };
   note();
   config.subscribe(note);
-  const probe = new ManifestProbe({ product: PRODUCT, metrics });
+  const { registryCa } = settings;
+  const authorities = registryCa === undefined ? undefined : await Authorities.open(registryCa, log);
+  cleanup.defer(() => authorities?.close());
+  const probe = new ManifestProbe({
+    product: PRODUCT,
+    authorities: (origin) => (origin === settings.registry.url ? authorities?.pem : undefined),
+    metrics,
+  });
   cleanup.defer(() => probe.close());
   const counter = new DecisionCounter(metrics);
   const admission = new Admission({

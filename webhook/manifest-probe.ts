@@ -17,6 +17,8 @@ export type Found = 'there' | 'absent' | 'refused' | 'down' | 'slow';
 
 export interface ManifestProbeOptions {
   readonly product: string;
+  /** PEM of those that sign the certificate of a mirror; `undefined`: those that everybody trusts. */
+  readonly authorities?: (origin: string) => string | undefined;
   readonly metrics: Metrics;
   /** Milliseconds that an admission may wait. */
   readonly budgetMs?: number;
@@ -45,6 +47,7 @@ const ACCEPT = [
 /** Whether a mirror gives a manifest to everybody, remembered for a while. */
 export class ManifestProbe {
   readonly #product: string;
+  readonly #authorities: (origin: string) => string | undefined;
   readonly #budgetMs: number;
   readonly #answerMs: number;
   readonly #known = new LRUCache<string, Exclude<Found, 'slow'>>({ max: MAX_KNOWN });
@@ -55,8 +58,10 @@ export class ManifestProbe {
   };
   readonly #asked: Counter<'found'>;
 
-  constructor({ product, metrics, budgetMs = BUDGET_MS, answerMs = ANSWER_MS }: ManifestProbeOptions) {
+  constructor(options: ManifestProbeOptions) {
+    const { product, metrics, budgetMs = BUDGET_MS, answerMs = ANSWER_MS } = options;
     this.#product = product;
+    this.#authorities = options.authorities ?? (() => undefined);
     this.#budgetMs = budgetMs;
     this.#answerMs = answerMs;
     this.#asked = new Counter({
@@ -118,7 +123,10 @@ export class ManifestProbe {
       'user-agent': this.#product,
       ...(authorization === undefined ? {} : { authorization }),
     };
-    const request = ask(url, { method: 'HEAD', headers, agent, signal });
+    // A pool of connections is of the same authorities.
+    const ca = this.#authorities(origin);
+    const trust = ca === undefined ? {} : { ca };
+    const request = ask(url, { method: 'HEAD', headers, agent, signal, ...trust });
     request.on('response', (response) => {
       response.resume();
       const found = meaning(response.statusCode);

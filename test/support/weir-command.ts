@@ -45,8 +45,8 @@ export interface RunningWeir {
 export async function startWeir(...parameters: readonly string[]): Promise<RunningWeir> {
   const child = spawn(process.execPath, [MAIN, ...parameters], { stdio: ['ignore', 'ignore', 'pipe'] });
   const log = new Log(child);
-  const line = await log.next(/"url":"(http:[^"]+)".*(the registry|the agent) answers/);
-  const url = /"url":"(http:[^"]+)"/.exec(line)?.[1] ?? '';
+  const line = await log.next(/"url":"(https?:[^"]+)".*(the registry|the agent) answers/);
+  const url = /"url":"(https?:[^"]+)"/.exec(line)?.[1] ?? '';
   return {
     url,
     logged: (pattern) => log.next(pattern),

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
-import { readWebhookFlags } from '../../cli/webhook-flags.ts';
+import { readWebhookFlags, type WebhookFlags } from '../../cli/webhook-flags.ts';
 import { UsageError } from '../../process/lifecycle.ts';
 
-const flags = {
+const flags: WebhookFlags = {
   configMap: 'weir/weir',
   listen: ':8443',
   status: ':8080',
@@ -24,6 +24,7 @@ suite('the flags of the webhook', () => {
       listen: { host: '', port: 8443 },
       status: { host: '', port: 8080 },
       registry: { url: 'http://weir.weir.svc:5000', rewriteTo: 'mirror.corp' },
+      registryCa: undefined,
       service: { namespace: 'weir', name: 'weir-webhook', port: 443 },
       clusterRole: 'weir-webhook',
       secret: { namespace: 'weir', name: 'certificates' },
@@ -43,9 +44,19 @@ suite('the flags of the webhook', () => {
     });
   });
 
-  const wrong: Readonly<Record<string, [change: Partial<typeof flags>, message: RegExp]>> = {
+  test('have an authority of their own for a registry over TLS', () => {
+    const registry = 'https://weir.weir.svc:5000';
+    const { registryCa, registry: place } = readWebhookFlags({ ...flags, registry, registryCa: '/ca.crt' });
+    assert.deepEqual([registryCa, place.url], ['/ca.crt', registry]);
+  });
+
+  const wrong: Readonly<Record<string, [change: Partial<WebhookFlags>, message: RegExp]>> = {
     'a registry with a path': [{ registry: 'http://weir:5000/v2/' }, /--registry takes http/],
     'a registry without a scheme': [{ registry: 'weir:5000' }, /--registry takes http/],
+    'an authority for a registry without TLS': [
+      { registryCa: '/ca.crt' },
+      /--registry-ca is for --registry https:\/\//,
+    ],
     'a Service without its namespace': [{ service: 'weir-webhook' }, /--service takes NAMESPACE\/NAME/],
     'a port that is none': [{ servicePort: '0' }, /--service-port takes a port/],
     "an agents' port that is none": [{ agentPort: 'a' }, /--agent-port takes a port/],

@@ -1,10 +1,12 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
+import { createServer as createSecureServer } from 'node:https';
 import { suite, type TestContext, test } from 'node:test';
 import { createMetrics } from '../../process/metrics.ts';
 import { type Found, ManifestProbe } from '../../webhook/manifest-probe.ts';
-import { until } from '../agent/scripted-replica.ts';
+import { issue, makeAuthority } from '../../webhook/x509.ts';
+import { portOf, until } from '../agent/scripted-replica.ts';
 
 const place = (origin: string, reference = '1') => ({
   origin,
@@ -170,6 +172,30 @@ suite('the question whether a mirror has a manifest', { concurrency: true }, () 
     for (let tag = 0; closed.size === 0 && tag < 100; tag++)
       assert.equal(await probe.look(place(origin, String(tag))), 'there');
     assert.equal(closed.size, 1);
+  });
+
+  test('is put over TLS to one whose authority is known, whatever that is at the time', async (t) => {
+    const period = { from: new Date(Date.now() - 3_600_000), to: new Date(Date.now() + 3_600_000) };
+    const authority = makeAuthority('test', period);
+    const server = createSecureServer(issue(authority, ['localhost'], period), (_, response) =>
+      response.writeHead(200).end(),
+    ).listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    const origin = `https://localhost:${portOf(server)}`;
+    let ca: string | undefined = makeAuthority('another', period).cert;
+    const authorities = (of: string): string | undefined => (of === origin ? ca : undefined);
+    const metrics = createMetrics();
+    const probe = new ManifestProbe({ product: 'test', metrics, budgetMs: 10_000, authorities });
+    t.after(() => {
+      probe.close();
+      server.close();
+      server.closeAllConnections();
+    });
+    assert.equal(await probe.look(place(origin)), 'down');
+    ca = authority.cert;
+    assert.equal(await probe.look(place(origin, '2')), 'there');
+    ca = undefined;
+    assert.equal(await probe.look(place(origin, '3')), 'down', 'not of those that everybody trusts');
   });
 });
 
