@@ -14,9 +14,11 @@ export interface SocketEvents {
 /** Large reads are what makes forwarding cheap; memory that no read has reached yet is not taken. */
 const BUFFER_BYTES = 512 * 1024;
 const KEEP_ALIVE_PROBE_MS = 5_000;
+/** Of TLS (RFC 8446, section 5.1). */
+const RECORD_BYTES = 16 * 1024;
 /**
- * TLS is handed over by the record (16 KB), and what the system read at once (64 KB) to its end, also when the socket
- * is to rest. So there has to be room for that and the rest of a record before.
+ * What the system read at once (64 KB) is handed over to its end, also when the socket is to rest. There has to be room
+ * for that and the rest of a record before.
  */
 const RESERVE_BYTES = 128 * 1024;
 
@@ -42,9 +44,10 @@ function openPlain(replica: Address, { piece, end }: SocketEvents): Socket {
   return socket;
 }
 
-/** Records that come in one turn of the event loop make one piece. */
+/** Records that come in one turn of the event loop make one piece, so that the client is given few large ones. */
 function openSecure(replica: Address, trust: ReplicaTrust, { piece, end }: SocketEvents): Socket {
   const buffer = Buffer.allocUnsafeSlow(BUFFER_BYTES);
+  const record = Buffer.allocUnsafeSlow(RECORD_BYTES);
   let filled = 0;
   const handOver = (): void => {
     if (filled === 0) return;
@@ -61,15 +64,12 @@ function openSecure(replica: Address, trust: ReplicaTrust, { piece, end }: Socke
     ALPNProtocols: ['http/1.1'],
     rejectUnauthorized: true,
     onread: {
-      // Where the next record goes. There is always room for one, or reading would never come to an end.
-      buffer: () => buffer.subarray(filled < buffer.length ? filled : 0),
-      callback: (length: number, place: Uint8Array): boolean => {
-        // That was decided when the last piece was still here.
-        const at = place.byteOffset - buffer.byteOffset;
-        if (filled === 0 && at > 0) buffer.copyWithin(0, at, at + length);
+      buffer: record,
+      callback: (length: number): boolean => {
         if (filled === 0) setImmediate(handOver);
+        if (record.copy(buffer, filled, 0, length) < length)
+          socket.destroy(new Error('it sent more than there was to be room for'));
         filled += length;
-        if (filled === buffer.length) socket.destroy(new Error('it sent more than it was read'));
         return buffer.length - filled >= RESERVE_BYTES;
       },
     },
