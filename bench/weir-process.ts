@@ -26,6 +26,8 @@ export interface WeirOptions {
   readonly nodeFlags?: readonly string[];
   /** PEM of the authority that the upstream's certificate is of, where it has one. */
   readonly ca?: string | undefined;
+  /** With `tls.crt` and `tls.key`, where it is to speak TLS. */
+  readonly certDir?: string;
 }
 
 /** `weir registry`, as it is run in a cluster. */
@@ -59,10 +61,11 @@ export class WeirProcess {
       store,
       ...(store.startsWith('file:') ? [] : ['--spool-dir', spool]),
       ...(options.ca === undefined ? [] : ['--ca-dir', directory]),
+      ...(options.certDir === undefined ? [] : ['--cert-dir', options.certDir]),
     ];
     const [command, ...rest] = [...wrapper, process.execPath, ...parameters];
     const child = await startChild(command ?? process.execPath, rest, join(directory, `weir-${count}.log`));
-    const url = await child.match(/"url":"(http:[^"]+)".*the registry answers/);
+    const url = await child.match(/"url":"(https?:[^"]+)".*the registry answers/);
     return new WeirProcess(child, options, url);
   }
 
