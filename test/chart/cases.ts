@@ -45,6 +45,15 @@ export const cases: ReadonlyMap<string, object> = new Map<string, object>([
     'the Service',
     { mirrorAddress: 'service', service: { ipFamilyPolicy: 'SingleStack', ipFamilies: ['IPv6'] } },
   ],
+  ['TLS on the registry', { ...s3, registry: { tls: { enabled: true, existingSecret: 'registry-tls' } } }],
+  [
+    'TLS on the registry by cert-manager, read by Prometheus',
+    {
+      registry: { tls: { enabled: true, existingCaConfigMap: 'authority', certManager: { enabled: true } } },
+      nodePort: { enabled: true },
+      metrics: { serviceMonitor: { enabled: true }, prometheusRule: { enabled: true } },
+    },
+  ],
   [
     'everything at once',
     {

@@ -2,6 +2,7 @@
 {{- define "weir.problems" -}}
 {{- include "weir.problems.words" . }}
 {{- include "weir.problems.registry" . }}
+{{- include "weir.problems.registryTls" . }}
 {{- include "weir.problems.config" . }}
 {{- include "weir.problems.nodes" . }}
 {{- include "weir.problems.webhook" . }}
@@ -52,6 +53,8 @@
   (list "ca.existingConfigMap" .Values.ca.existingConfigMap $namePattern $name)
   (list "ca.existingSecret" .Values.ca.existingSecret $namePattern $name)
   (list "clash.existingSecret" .Values.clash.existingSecret $namePattern $name)
+  (list "registry.tls.existingSecret" .Values.registry.tls.existingSecret $namePattern $name)
+  (list "registry.tls.existingCaConfigMap" .Values.registry.tls.existingCaConfigMap $namePattern $name)
   (list "agent.serviceAccount.name" .Values.agent.serviceAccount.name $namePattern $name)
   (list "registry.serviceAccount.name" .Values.registry.serviceAccount.name $namePattern $name)
   (list "webhook.serviceAccount.name" .Values.webhook.serviceAccount.name $namePattern $name)
@@ -159,6 +162,39 @@ clash.subscriptionUrl and clash.existingSecret do nothing without clash.enabled:
 {{- if not $blocks }}
 networkPolicy.from lets no node in: agents and kubelets are on the host's network and match no selector, so add an ipBlock with the nodes' addresses.
 {{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "weir.problems.registryTls" }}
+{{- with .Values.registry.tls }}
+{{- if and .enabled (not .existingSecret) (not .certManager.enabled) }}
+registry.tls.enabled needs a certificate: set registry.tls.existingSecret to a Secret with tls.crt, tls.key and ca.crt, or registry.tls.certManager.enabled.
+{{- end }}
+{{- if and .existingSecret .certManager.enabled }}
+registry.tls.existingSecret and registry.tls.certManager.enabled are both given: keep one of the two.
+{{- end }}
+{{- range $key, $given := dict "existingSecret" .existingSecret "existingCaConfigMap" .existingCaConfigMap "certManager.enabled" .certManager.enabled }}
+{{- if and $given (not $.Values.registry.tls.enabled) }}
+registry.tls.{{ $key }} does nothing without registry.tls.enabled: set that to true, or unset this.
+{{- end }}
+{{- end }}
+{{- include "weir.problems.issuer" (list "registry.tls" .certManager) }}
+{{- if and .enabled (has $.Values.mirrorAddress (list "service" "nodePort")) }}
+mirrorAddress is {{ $.Values.mirrorAddress }}, and the files of nodes would say http:// of a registry that speaks TLS: take the door, or a URL with https:// under which nodes know its certificate, or unset registry.tls.enabled.
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* Takes the place of a certManager of the values, and that. */}}
+{{- define "weir.problems.issuer" }}
+{{- $place := index . 0 }}
+{{- with index . 1 }}
+{{- if and .enabled .issuerRef (not .issuerRef.name) }}
+{{ $place }}.certManager.issuerRef does nothing without a name: give it one, or leave all of it out.
+{{- end }}
+{{- if and .issuerRef (not .enabled) }}
+{{ $place }}.certManager.issuerRef does nothing without {{ $place }}.certManager.enabled: set it to true.
 {{- end }}
 {{- end }}
 {{- end }}
@@ -384,12 +420,7 @@ The webhook's service account is {{ $account }}, which is the {{ $of }}'s as wel
 {{- end }}
 {{- end }}
 {{- end }}
-{{- if and .certManager.enabled .certManager.issuerRef (not .certManager.issuerRef.name) }}
-webhook.certManager.issuerRef does nothing without a name: give it one, or leave all of it out.
-{{- end }}
-{{- if and .certManager.issuerRef (not .certManager.enabled) }}
-webhook.certManager.issuerRef does nothing without webhook.certManager.enabled: set it to true.
-{{- end }}
+{{- include "weir.problems.issuer" (list "webhook" .certManager) }}
 {{- end }}
 {{- end }}
 

@@ -38,13 +38,6 @@
 {{/* What the Secret is called in which cert-manager keeps the certificate. */}}
 {{- define "weir.webhookTlsName" -}}{{ include "weir.webhookName" . }}-tls{{- end }}
 
-{{/* Who signs it; one of the chart's own when no other is named. */}}
-{{- define "weir.webhookIssuer" -}}
-{{- $own := dict "kind" "Issuer" "name" (include "weir.webhookName" .) }}
-{{- $given := .Values.webhook.certManager.issuerRef }}
-{{- empty $given.name | ternary $own $given | toYaml }}
-{{- end }}
-
 {{/* The configuration that is in the cluster, or that the values give, as YAML; empty when neither is known. */}}
 {{- define "weir.configKnown" -}}
 {{- $data := dict }}
