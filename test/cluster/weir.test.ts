@@ -1,7 +1,10 @@
 // weir in a cluster of real parts, from `helm install` to `helm uninstall`: one story, told in order.
 
 import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { after, before, suite, test } from 'node:test';
+import { Authority } from './authority.ts';
 import type { Cluster } from './cluster.ts';
 import { workloadImage } from './image.ts';
 import { eventually } from './patience.ts';
@@ -13,6 +16,11 @@ const OWN_FILE = `${CERTS_DIR}/ghcr.io/hosts.toml`;
 const OWN_TEXT =
   '# our own\nserver = "https://ghcr.io"\n\n[host."https://mirror.corp.example"]\n  capabilities = ["pull"]\n';
 const UPSTREAMS = ['docker.io', 'ghcr.io', 'registry.k8s.io', 'registry.corp.example'];
+const LIST_AUTHORITY = [
+  '/nodejs/bin/node',
+  '--eval',
+  "console.log(fs.readdirSync('/etc/weir/registry-ca/').filter((name) => !name.startsWith('..')).join())",
+];
 const WAIT = '--timeout=60s';
 
 suite('weir, installed from its chart', { concurrency: false }, () => {
@@ -207,6 +215,45 @@ suite('weir, installed from its chart', { concurrency: false }, () => {
     await release.edit(on);
     for (const { name } of cluster.nodes)
       await eventually('the node is configured', async () => (await release.label(name)) === 'configured');
+  });
+
+  test('speaks TLS between nodes and registry with the certificate of a Secret', async () => {
+    const authority = await Authority.make(join(cluster.directory, 'registry-authority'));
+    const { cert, key } = await authority.issue('registry', '/CN=weir', [`DNS:weir.${NAMESPACE}.svc`]);
+    const files = { 'tls.crt': cert, 'tls.key': key, 'ca.crt': authority.ca };
+    const data = await Promise.all(
+      Object.entries(files).map(async ([name, file]) => [name, await readFile(file, 'utf8')] as const),
+    );
+    await cluster.apply([
+      {
+        apiVersion: 'v1',
+        kind: 'Secret',
+        metadata: { name: 'registry-tls', namespace: NAMESPACE },
+        stringData: Object.fromEntries(data),
+      },
+    ]);
+    await release.install('--set', 'registry.tls.enabled=true,registry.tls.existingSecret=registry-tls');
+    await release.kubectl('rollout', 'status', 'daemonset/weir-agent', WAIT);
+    const logs = await release.kubectl(
+      'logs',
+      '--selector=app.kubernetes.io/component=registry',
+      '--tail=-1',
+    );
+    assert.equal([...logs.matchAll(/"url":"https:[^"]+".*the registry answers/g)].length, 2);
+    await cluster.pushImage('docker.io/library/secured:1', await workloadImage('secured'));
+    await start('secured', 'node1', 'secured:1');
+    assert.deepEqual(await pulledBy('docker.io', 'library/secured'), ['mirror']);
+    assert.ok((await release.requests()).some(({ url }) => url.includes('/library/secured/blobs/')));
+    const said = await release.test();
+    for (const { name } of cluster.nodes) {
+      assert.match(said, new RegExp(`${name}: pulled through the mirror`));
+      await eventually(
+        'the node is proven',
+        async () => (await release.annotation(name, 'proof')) === 'proven',
+      );
+      const mounted = await release.kubectl('exec', await release.agentPod(name), '--', ...LIST_AUTHORITY);
+      assert.equal(mounted, 'ca.crt\n', 'the key is not on nodes');
+    }
   });
 
   test('leaves every node as it was when it is uninstalled', async () => {
