@@ -6,8 +6,10 @@ import { suite, type TestContext, test } from 'node:test';
 import { createSecureContext } from 'node:tls';
 import { pino } from 'pino';
 import type { ReplicaTrust } from '../../agent/door-trust.ts';
+import { HealthGate } from '../../agent/health-gate.ts';
 import { Authorities } from '../../process/authorities.ts';
 import type { Identity } from '../../process/certificates.ts';
+import { createMetrics } from '../../process/metrics.ts';
 import { issue, makeAuthority } from '../../webhook/x509.ts';
 import { makeIdentity } from '../support/certificates.ts';
 import { makeScratch, removeScratch } from '../tools/scratch.ts';
@@ -60,6 +62,23 @@ suite('the certificate of a replica', { concurrency: true }, () => {
       assert.equal(ill.requests.length, 0);
       assert.equal(ill.looks, 0);
     });
+
+  test('that is wrong has the mirror withdrawn, with the reason', async (t) => {
+    const expired = issue(authority, [NAME], PAST);
+    const replica = await startReplica(t, (socket) => socket.write(ok('hello')), expired);
+    const { door } = await opened(t, replica);
+    const ill = Promise.withResolvers<void>();
+    const gate = new HealthGate({
+      mirror: door.url,
+      metrics: createMetrics(),
+      log: pino({ level: 'silent' }),
+      onChange: ill.resolve,
+      timings: { interval: 5 },
+    });
+    t.after(() => gate.close());
+    await ill.promise;
+    assert.match(gate.illness ?? '', /answers 503: .*no replica .* is ready; .*its certificate has expired/);
+  });
 
   test('is asked for by its name, and found good again once it is renewed', async (t) => {
     const replica = await startReplica(

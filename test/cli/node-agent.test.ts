@@ -9,6 +9,7 @@ import { pino } from 'pino';
 import * as z from 'zod';
 import { type NodeAgentFlags, runNodeAgent } from '../../cli/node-agent.ts';
 import { CANARY_HOST } from '../../oci/canary.ts';
+import { issue, makeAuthority } from '../../webhook/x509.ts';
 import { startReplica, until } from '../agent/scripted-replica.ts';
 import { freePort } from '../containerd/port.ts';
 import { refuse, ScriptedApi } from '../kubernetes/scripted-api.ts';
@@ -21,6 +22,7 @@ const LAST_GOOD = `${MAP}-last-good`;
 const DAEMON_SET = '/apis/apps/v1/namespaces/weir/daemonsets/weir-agent';
 const NAMESPACE = '/api/v1/namespaces/weir';
 const SERVICE = '/api/v1/namespaces/weir/services/weir-registry';
+const SLICE = '/apis/discovery.k8s.io/v1/namespaces/weir/endpointslices/weir-registry-1';
 const OWN = '# their own\nserver = "https://ghcr.io"\n';
 
 /** Of containerd 1.7. */
@@ -275,6 +277,34 @@ suite('the agent of a node', { concurrency: 3 }, () => {
     assert.ok(!node.api.requests.some(({ path }) => path.includes('endpointslices')));
   });
 
+  test('asks replicas over TLS by the name of their Service, once it has their authority', async (t) => {
+    const node = await prepare(t);
+    const period = { from: new Date(Date.now() - 3_600_000), to: new Date(Date.now() + 3_600_000) };
+    const authority = makeAuthority('test', period);
+    const identity = issue(authority, ['weir-registry.weir.svc'], period);
+    const replica = await startReplica(
+      t,
+      (socket) => socket.write('HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n'),
+      identity,
+    );
+    node.api.set(SLICE, {
+      metadata: { labels: { 'kubernetes.io/service-name': 'weir-registry' } },
+      addressType: 'IPv4',
+      ports: [{ name: 'registry', port: replica.port }],
+      endpoints: [{ addresses: ['127.0.0.1'], conditions: { ready: true } }],
+    });
+    const file = join(node.root, 'ca.crt');
+    const door = `127.0.0.1:${node.port}`;
+    await node.start(['--door', door, '--registry-ca', file]);
+    await until(() => node.label() === 'fallback');
+    assert.match(String(node.annotations()['weir.dev/mirror-reason']), /cannot read .*\/ca\.crt/);
+    await writeFile(file, authority.cert);
+    await until(() => node.label() === 'configured');
+    const url = `http://${door}/v2/docker.io/library/busybox/manifests/latest`;
+    await until(async () => (await fetch(url)).status === 404);
+    assert.match(await node.hosts('docker.io'), /"http:\/\/127\.0\.0\.1:\d+"/);
+  });
+
   test('follows the last of many edits, and keeps that one', async (t) => {
     const node = await prepare(t);
     await node.start();
@@ -319,6 +349,10 @@ suite('of wrong flags', () => {
     [{ ...rest, mirror: 'service', replica: ['10.0.0.1:5000'] }, /--replica is for --door/],
     [{ ...serviceless, replica: ['10.0.0.1:0'] }, /--replica takes the HOST:PORT of one replica/],
     [{ ...serviceless, replica: [':5000'] }, /--replica takes the HOST:PORT of one replica/],
+    [
+      { ...rest, mirror: 'service', registryCa: '/ca.crt' },
+      /--registry-ca is for --door: for --mirror https:/,
+    ],
     [{ ...door, door: ':5700' }, /--door takes an address that only this node reaches/],
     [{ ...door, door: '10.0.0.1:5700' }, /--door takes an address that only this node reaches/],
     [{ ...door, door: '127.0.0.1:0' }, /--door takes an address that only this node reaches/],
