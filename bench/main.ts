@@ -14,7 +14,7 @@ const USAGE = `npm run bench -- cold|hot|faults|soak|door|agent|nodes|webhook [-
   hot           what is in the store, read by many at once
   faults        everything that can go wrong; exit code 1 when weir does not withstand it
   soak          memory of weir while crowds of quick, slow and leaving clients pull; writes some 25 GB to the disk
-  door          what a node's door costs for each byte
+  door          what a node's door costs for each byte, without and with TLS to the registry
   agent         the agent of one node with a real containerd: how soon an edit is there, memory, processor; as root
   nodes         agents on very many nodes: what they cost the API server, and how soon they have an edit; --nodes N, 1000
   webhook       how much longer it takes to bind a Pod with the webhook
