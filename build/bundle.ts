@@ -43,7 +43,7 @@ export async function bundle(root: string): Promise<Bundle> {
     // A package's modules before its CommonJS: what is not used of them is left out.
     mainFields: ['module', 'main'],
     banner: { js: REQUIRE },
-    plugins: [HTTP_BY_REQUIRE, treeShaken(/[\\/]node_modules[\\/]@kubernetes[\\/]client-node[\\/]/)],
+    plugins: [BY_REQUIRE, treeShaken(/[\\/]node_modules[\\/]@kubernetes[\\/]client-node[\\/]/)],
     minifySyntax: true,
     minifyWhitespace: true,
     lineLimit: LINE_LIMIT,
@@ -63,15 +63,16 @@ export async function bundle(root: string): Promise<Bundle> {
 }
 
 /**
- * Who imports Node's `http` as a module has Node load all of its `fetch`, which is 12 MB of memory for nothing: among what
- * `http` exports are getters that do so, and a module's exports are read when it is made. `require` reads none.
+ * Who imports Node's `http` as a module has Node load all of its `fetch`, which is 12 MB of memory for nothing, and with `tls` the
+ * certificates of all the world's authorities, which is one: among what they export are getters that do so, and a
+ * module's exports are read when it is made. `require` reads none.
  */
-const HTTP_BY_REQUIRE: Plugin = {
-  name: 'http-by-require',
+const BY_REQUIRE: Plugin = {
+  name: 'by-require',
   setup(builder) {
     const namespace = 'by-require';
-    builder.onResolve({ filter: /^(?:node:)?http$/ }, ({ kind }) =>
-      kind === 'require-call' ? undefined : { path: 'node:http', namespace },
+    builder.onResolve({ filter: /^(?:node:)?(?:http|tls)$/ }, ({ kind, path }) =>
+      kind === 'require-call' ? undefined : { path: path.replace(/^(?:node:)?/, 'node:'), namespace },
     );
     builder.onLoad({ filter: /^/, namespace }, ({ path }) => ({
       contents: `module.exports = require(${JSON.stringify(path)})`,
