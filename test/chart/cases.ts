@@ -47,9 +47,9 @@ export const cases: ReadonlyMap<string, object> = new Map<string, object>([
   ],
   ['TLS on the registry', { ...s3, registry: { tls: { enabled: true, existingSecret: 'registry-tls' } } }],
   [
-    'TLS on the registry by cert-manager, read by Prometheus',
+    'TLS on the registry, its authority in a ConfigMap, read by Prometheus',
     {
-      registry: { tls: { enabled: true, existingCaConfigMap: 'authority', certManager: { enabled: true } } },
+      registry: { tls: { enabled: true, existingSecret: 'registry-tls', existingCaConfigMap: 'authority' } },
       nodePort: { enabled: true },
       metrics: { serviceMonitor: { enabled: true }, prometheusRule: { enabled: true } },
     },
