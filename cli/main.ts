@@ -50,6 +50,11 @@ const HOST_ROOT = [
   path,
   '/',
 ] as const;
+const MIRROR_CA = [
+  '--mirror-ca <file>',
+  'PEM of the authority that signs the certificate of --mirror https://HOST',
+  path,
+] as const;
 const STATE_DIR = ['--state-dir <dir>', 'where originals of the node are kept', path] as const;
 const NO_PREFIXES = [
   '--no-prefixes',
@@ -142,7 +147,7 @@ weir
     'PEM of the authorities that sign the certificates of replicas, which then speak TLS; an edit is in force in seconds',
     path,
   )
-  .option('--mirror-ca <file>', 'PEM of the authority that signs the certificate of --mirror https://HOST')
+  .option(...MIRROR_CA)
   .option('--host-ip <address>', "the node's address, for --mirror nodePort")
   .option('--cri-socket <path>', "the runtime's, a path of the node, instead of what is found")
   .option(
@@ -255,6 +260,7 @@ node
   .option('--config <file>', 'the configuration')
   .option('--config-map <namespace/name>', 'the ConfigMap that holds the configuration, in a cluster')
   .requiredOption('--mirror <url>', 'the registry, or the door, as the node reaches it')
+  .option(...MIRROR_CA)
   .option(...HOST_ROOT)
   .option(CERTS_DIR[0], `${CERTS_DIR[1]} (default: what the runtime's configuration says)`, path)
   .option(...STATE_DIR, defaultStateDirectory())

@@ -1,8 +1,5 @@
-import { X509Certificate } from 'node:crypto';
-import { readFile } from 'node:fs/promises';
 import { isIP } from 'node:net';
 import type { Logger } from 'pino';
-import { checkedMirror } from '../agent/agent.ts';
 import { Door } from '../agent/door.ts';
 import { restoreNode } from '../agent/restore-node.ts';
 import { KNOWN_CERTS_DIRS } from '../agent/runtimes/known-directories.ts';
@@ -12,11 +9,11 @@ import type { ObjectName } from '../kubernetes/client.ts';
 import { watchReplicas } from '../kubernetes/replicas.ts';
 import { AddressUnknown, serviceUrl, watchServiceUrl } from '../kubernetes/service-address.ts';
 import { Authorities } from '../process/authorities.ts';
-import { fileProblem, messageOf } from '../process/file-problem.ts';
 import { describe, UsageError } from '../process/lifecycle.ts';
 import type { Registry as Metrics } from '../process/metrics.ts';
 import { pauseUnlessStopped } from '../process/pause.ts';
 import { type Address, parseAddress } from '../process/server.ts';
+import { type MirrorUrl, mirrorUrl } from './mirror-url.ts';
 import { parseObjectName } from './object-name.ts';
 
 export interface MirrorFlags {
@@ -41,7 +38,7 @@ export type WantedMirror =
   | WantedDoor
   | { readonly kind: 'service'; readonly service: ObjectName }
   | { readonly kind: 'nodePort'; readonly service: ObjectName; readonly nodeAddress: string }
-  | { readonly kind: 'url'; readonly url: string; readonly ca?: string };
+  | ({ readonly kind: 'url' } & MirrorUrl);
 
 interface WantedDoor {
   readonly kind: 'door';
@@ -56,8 +53,7 @@ export async function wantedMirror(flags: MirrorFlags): Promise<WantedMirror> {
   const { door, mirror, mirrorCa, registryService, replica, registryCa, hostIp } = flags;
   if ((door === undefined) === (mirror === undefined))
     throw new UsageError('give either --door HOST:PORT or --mirror service|nodePort|URL');
-  // containerd tries a plain HTTP address over TLS first when there is a CA for it.
-  if (mirrorCa !== undefined && mirror?.startsWith('https://') !== true)
+  if (mirrorCa !== undefined && mirror === undefined)
     throw new UsageError('--mirror-ca is for --mirror https://HOST');
   if (replica !== undefined && (door === undefined || registryService !== undefined))
     throw new UsageError('--replica is for --door, instead of --registry-service');
@@ -83,30 +79,7 @@ export async function wantedMirror(flags: MirrorFlags): Promise<WantedMirror> {
       throw new UsageError('--mirror nodePort needs --host-ip with the address of the node');
     return { kind: 'nodePort', service: service(), nodeAddress: hostIp };
   }
-  try {
-    const url = checkedMirror(mirror ?? '');
-    return { kind: 'url', url, ...(mirrorCa === undefined ? {} : { ca: await readAuthority(mirrorCa) }) };
-  } catch (error) {
-    throw new UsageError(describe(error));
-  }
-}
-
-/** containerd fails every pull by a file whose `ca` holds no certificate. */
-async function readAuthority(path: string): Promise<string> {
-  const pem = await readFile(path, 'utf8').catch((error: unknown) => {
-    throw fileProblem('read', path, error);
-  });
-  try {
-    parseCertificate(pem);
-    return pem;
-  } catch (error) {
-    throw new Error(`${path} holds no certificate in PEM: ${messageOf(error)}`, { cause: error });
-  }
-}
-
-/** The first one of a bundle. @throws Error when it is none. */
-function parseCertificate(pem: string): X509Certificate {
-  return new X509Certificate(pem);
+  return { kind: 'url', ...(await mirrorUrl(mirror ?? '', mirrorCa)) };
 }
 
 /** Whoever reaches the door may pull with the registry's credentials. */
@@ -128,10 +101,7 @@ function replicaAddress(text: string): Address {
 
 const LOOPBACK = /^(?:127(?:\.\d{1,3}){3}|::1|localhost)$/;
 
-export interface OpenMirror {
-  readonly url: string;
-  /** PEM of the authority that signs its certificate. */
-  readonly ca?: string;
+export interface OpenMirror extends MirrorUrl {
   /** Rejects when files have to name another address from now on. */
   readonly moved: Promise<never>;
   close(): Promise<void>;

@@ -1,6 +1,5 @@
 import process from 'node:process';
 import type { Logger } from 'pino';
-import { checkedMirror } from '../agent/agent.ts';
 import { previewEdit } from '../agent/configure/proposal.ts';
 import { Refusal } from '../agent/configure/refusal.ts';
 import type { Target } from '../agent/configure/target.ts';
@@ -14,6 +13,7 @@ import { type ConfigVersion, readVersion } from '../config/version.ts';
 import { readConfigFile } from '../config/watch.ts';
 import { describe, UsageError } from '../process/lifecycle.ts';
 import { checkHostRoot } from './host-root.ts';
+import { mirrorUrl } from './mirror-url.ts';
 import { parseObjectName } from './object-name.ts';
 import { PRODUCT } from './version.ts';
 
@@ -29,6 +29,7 @@ export interface PlanFlags extends NodeFlags {
   readonly config?: string;
   readonly configMap?: string;
   readonly mirror: string;
+  readonly mirrorCa?: string;
   readonly certsDir?: string;
   readonly stateDir: string;
   /** As the agent is given it. */
@@ -46,7 +47,7 @@ export async function inspectNode({ hostRoot, json }: InspectFlags): Promise<voi
 export async function planOfNode(flags: PlanFlags & { readonly log: Logger }): Promise<void> {
   const { hostRoot: root, stateDir, log } = flags;
   await checkHostRoot(root);
-  const mirror = mirrorOf(flags.mirror);
+  const { url: mirror, ca: mirrorCa } = await mirrorUrl(flags.mirror, flags.mirrorCa);
   const { config: whole, warnings } = await readConfig(flags);
   for (const warning of warnings) log.warn(formatProblem(warning, flags.config ?? flags.configMap ?? ''));
   const sight = await seeNode({ root, askCri });
@@ -65,6 +66,7 @@ export async function planOfNode(flags: PlanFlags & { readonly log: Logger }): P
     stateDir,
     config: { ...whole, upstreams },
     mirror,
+    mirrorCa,
     canary,
     configureRuntime,
     edit,
@@ -120,14 +122,6 @@ async function readConfigMap(flag: string): Promise<ConfigVersion> {
   const text = textIn(found, name);
   if (text.kind === 'missing') throw new UsageError(text.reason);
   return readVersion(text.text, text.origin);
-}
-
-function mirrorOf(text: string): string {
-  try {
-    return checkedMirror(text);
-  } catch (error) {
-    throw new UsageError(describe(error));
-  }
 }
 
 /** One fact a line, with where it was read. */

@@ -43,6 +43,8 @@ export interface PlanOptions {
   readonly stateDir: string;
   readonly config: Config;
   readonly mirror: string;
+  /** PEM of the authority that signs its certificate. */
+  readonly mirrorCa?: string | undefined;
   /** Whether the agent would place the canary's file too. */
   readonly canary?: boolean;
   /** Whether it would leave the runtime's configuration as it made it, or take that back. */
@@ -123,9 +125,9 @@ async function leave(
 
 async function apply(
   files: RuntimeFiles,
-  { config, mirror, canary = false }: PlanOptions,
+  { config, mirror, mirrorCa, canary = false }: PlanOptions,
 ): Promise<readonly string[]> {
-  const { states, failures } = await files.apply({ config, mirror, canary });
+  const { states, failures } = await files.apply({ config, mirror, mirrorCa, canary });
   return [
     ...[...states].flatMap(([host, state]) => reasonOf(host, state)),
     ...failures.map((error) => messageOf(error)),

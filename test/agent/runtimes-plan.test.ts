@@ -8,6 +8,7 @@ import type { NodeSight } from '../../agent/runtimes/node-sight.ts';
 import { formatPlan, type Plan, planNode } from '../../agent/runtimes/plan.ts';
 import { seeNode } from '../../agent/runtimes/see-node.ts';
 import { unifiedDiff } from '../../agent/runtimes/unified-diff.ts';
+import { makeIdentity } from '../support/certificates.ts';
 import { weir } from '../support/weir-command.ts';
 import { configOf, MIRROR } from './node-files.ts';
 import { plant, type Tree } from './planted.ts';
@@ -270,6 +271,30 @@ suite('weir node', () => {
       (await everything()).filter((line) => !line.startsWith('config.yaml')),
       before,
     );
+  });
+
+  test('plan has the authority of the mirror where the agent is given it, before the files that name it', async (t) => {
+    const { root } = await makeNode(t, tree);
+    const config = join(root, 'config.yaml');
+    await writeFile(config, 'upstreams: { ghcr.io: {} }');
+    const { ca } = await makeIdentity(root, ['DNS:mirror.corp']);
+    const flags = ['--host-root', root, '--state-dir', STATE, '--config', config];
+    const named = [...flags, '--mirror', 'https://mirror.corp', '--mirror-ca', join(root, 'ca.pem')];
+    const { code, stdout, stderr } = await weir('node', 'plan', ...named);
+    assert.equal(code, 0, stderr);
+    assert.match(stdout, /^\+ *ca = "\.\.\/weir-mirror-ca\.pem"$/m);
+    const [, added = ''] = /^\+\+\+ .*\/weir-mirror-ca\.pem\n@@.*\n((?:\+.*\n)+)/m.exec(stdout) ?? [];
+    assert.equal(added.replaceAll(/^\+/gm, ''), ca);
+    const plain = await weir(
+      'node',
+      'plan',
+      ...flags,
+      '--mirror',
+      MIRROR,
+      '--mirror-ca',
+      join(root, 'ca.pem'),
+    );
+    assert.deepEqual([plain.code, /--mirror-ca is for/.test(plain.stderr)], [2, true]);
   });
 
   test('plan says why nothing would be written', async (t) => {
