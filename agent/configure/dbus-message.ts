@@ -1,6 +1,6 @@
 /**
  * Messages of the D-Bus protocol (D-Bus specification, "Message Protocol"), as far as calls and their answers need
- * them: what is sent has strings, 32-bit numbers and bytes only, what is read may have any type but file descriptors.
+ * them: of any type but file descriptors, and what is sent without signed numbers and fractions.
  */
 export interface DbusMessage {
   readonly type: 'call' | 'return' | 'error' | 'signal';
@@ -17,8 +17,14 @@ export interface DbusMessage {
   readonly body?: readonly DbusValue[];
 }
 
-/** A variant is its value, a dictionary its pairs. */
-export type DbusValue = string | number | bigint | boolean | readonly DbusValue[];
+/** A dictionary is its pairs, and a variant, when it is read, its value. */
+export type DbusValue = string | number | bigint | boolean | readonly DbusValue[] | DbusVariant;
+
+/** A value that is sent with its type. */
+export interface DbusVariant {
+  readonly type: string;
+  readonly value: DbusValue;
+}
 
 const TYPES = ['call', 'return', 'error', 'signal'] as const;
 const VERSION = 1;
@@ -104,11 +110,15 @@ export function readMessage(bytes: Buffer): { message: DbusMessage; length: numb
     if (name !== undefined) fields[name] = value;
   }
   const reader = new Reader(bytes.subarray(0, length), isLittle, bodyStart);
-  const body = typesOf(String(fields['signature'] ?? '')).map((one) => reader.value(one));
+  const body = typesOf(textOf(fields['signature'])).map((one) => reader.value(one));
   const { replySerial, ...texts } = fields;
-  const named = Object.fromEntries(Object.entries(texts).map(([name, value]) => [name, String(value)]));
+  const named = Object.fromEntries(Object.entries(texts).map(([name, value]) => [name, textOf(value)]));
   const message = { ...named, type, serial, body, replySerial: Number(replySerial ?? 0) };
   return { message, length };
+}
+
+function textOf(value: DbusValue | undefined): string {
+  return typeof value === 'string' ? value : '';
 }
 
 function isField(name: string): name is Field {
@@ -150,34 +160,56 @@ class Writer {
     this.bytes(Buffer.alloc((to - (this.length % to)) % to));
   }
 
-  /** @throws Error of a type that is never sent. */
+  /** @throws Error of a type that is never sent, and of a value that is of another type. */
   value(type: string, value: DbusValue): void {
     this.align(ALIGNMENTS[type[0] ?? ''] ?? 1);
-    if (type === 's' || type === 'o') {
-      const text = Buffer.from(`${String(value)}\0`);
+    if (typeof value === 'object') this.#compound(type, value);
+    else if (type === 's' || type === 'o') {
+      const text = Buffer.from(`${value}\0`);
       this.value('u', text.length - 1);
       this.bytes(text);
-    } else if (type === 'u') {
+    } else if (type === 'u' || type === 'b') {
       const number = Buffer.alloc(4);
       number.writeUInt32LE(Number(value));
       this.bytes(number);
-    } else if (type === 'g') {
-      const text = Buffer.from(`${String(value)}\0`);
+    } else if (type === 't') {
+      const number = Buffer.alloc(8);
+      number.writeBigUInt64LE(BigInt(value));
+      this.bytes(number);
+    } else if (type === 'y') this.bytes(Buffer.from([Number(value)]));
+    else if (type === 'g') {
+      const text = Buffer.from(`${value}\0`);
       this.bytes(Buffer.from([text.length - 1]));
       this.bytes(text);
-    } else if (type === 'v') {
-      const inner = typeof value === 'number' ? 'u' : Array.isArray(value) ? 'ay' : 's';
-      this.value('g', inner);
-      this.value(inner, value);
-    } else if (type === 'ay' && Array.isArray(value)) {
-      this.value('u', value.length);
-      this.bytes(Buffer.from(value.map(Number)));
-    } else throw new Error(`values of the type "${type}" are not sent`);
+    } else throw notSent(type);
+  }
+
+  #compound(type: string, value: DbusVariant | readonly DbusValue[]): void {
+    if ('type' in value) {
+      if (type !== 'v') throw notSent(type);
+      this.value('g', value.type);
+      this.value(value.type, value.value);
+    } else if (type.startsWith('a')) {
+      const length = Buffer.alloc(4);
+      this.bytes(length);
+      // Its length is without what is before the first value.
+      this.align(ALIGNMENTS[type[1] ?? ''] ?? 1);
+      const start = this.length;
+      for (const item of value) this.value(type.slice(1), item);
+      length.writeUInt32LE(this.length - start);
+    } else if (type.startsWith('(') || type.startsWith('{')) {
+      for (const [index, inner] of typesOf(type.slice(1, -1)).entries())
+        this.value(inner, value[index] ?? '');
+    } else throw notSent(type);
   }
 
   done(): Buffer {
     return Buffer.concat(this.#parts);
   }
+}
+
+function notSent(type: string): Error {
+  return new Error(`values of the type "${type}" are not sent, or not of this kind`);
 }
 
 class Reader {

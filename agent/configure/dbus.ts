@@ -104,8 +104,9 @@ export class Dbus {
     try {
       this.#socket.write(writeMessage({ type: 'call', serial, ...call, body }));
       const answer = await waiting.promise;
+      const [first = ''] = answer.body ?? [];
       if (answer.type === 'error')
-        throw new DbusError(answer.errorName ?? 'an error', String(answer.body?.[0] ?? ''));
+        throw new DbusError(answer.errorName ?? 'an error', typeof first === 'string' ? first : '');
       return answer.body ?? [];
     } finally {
       clearTimeout(timer);

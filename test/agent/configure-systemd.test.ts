@@ -4,7 +4,12 @@ import { join } from 'node:path';
 import process from 'node:process';
 import { type TestContext, test } from 'node:test';
 import { DbusError, withBus } from '../../agent/configure/dbus.ts';
-import { type DbusMessage, readMessage, writeMessage } from '../../agent/configure/dbus-message.ts';
+import {
+  type DbusMessage,
+  type DbusValue,
+  readMessage,
+  writeMessage,
+} from '../../agent/configure/dbus-message.ts';
 import { Refusal } from '../../agent/configure/refusal.ts';
 import { findUnit } from '../../agent/configure/systemd.ts';
 import { makeScratch, removeScratch } from '../tools/scratch.ts';
@@ -22,14 +27,43 @@ test('a message is read back as it was written, in pieces and with more behind i
     interface: 'a.b',
     member: 'C',
     destination: ':1.7',
-    signature: 'suov',
-    body: ['grün', 4_000_000_000, '/o', [1, 2, 255]],
+    signature: 'suoaya(sasb)a{st}',
+    body: ['grün', 4_000_000_000, '/o', [1, 2, 255], [['/bin/x', ['x', '--y'], false]], [['a', 2n ** 40n]]],
   };
   const bytes = writeMessage(message);
   for (let length = 0; length < bytes.length; length++)
     assert.equal(readMessage(bytes.subarray(0, length)), undefined);
   const found = readMessage(Buffer.concat([bytes, bytes]));
   assert.deepEqual(found, { message: { ...message, replySerial: 0 }, length: bytes.length });
+});
+
+test('a variant is written with its type, and read as its value', () => {
+  const message = { type: 'call', serial: 7, signature: 'ya(sv)b' } as const;
+  const list: DbusValue = [
+    ['a', { type: 'b', value: true }],
+    ['bc', { type: 'a(sasb)', value: [['x', ['y'], true]] }],
+    ['', { type: 't', value: 3 }],
+    ['none', { type: 'a(sv)', value: [] }],
+  ];
+  const bytes = writeMessage({ ...message, body: [1, list, false] });
+  const read = [
+    ['a', true],
+    ['bc', [['x', ['y'], true]]],
+    ['', 3n],
+    ['none', []],
+  ];
+  assert.deepEqual(readMessage(bytes)?.message.body, [1, read, false]);
+});
+
+test('a value that is not of its type is not sent', () => {
+  for (const [signature, value] of [
+    ['v', 'x'],
+    ['s', ['x']],
+    ['as', 'x'],
+    ['d', 1],
+    ['s', { type: 's', value: 'x' }],
+  ] as const)
+    assert.throws(() => writeMessage({ type: 'call', serial: 1, signature, body: [value] }), /are not sent/);
 });
 
 test('every type of value is read, in both orders of bytes', () => {
