@@ -4,6 +4,8 @@ import { clearLeftovers, makeDirectory, replaceFile } from '../../process/durabl
 import { messageOf } from '../../process/file-problem.ts';
 import { resolveOnNode } from '../node-root.ts';
 import { viewNode } from '../runtimes/node-view.ts';
+import type { AskConfigDump } from './config-dump.ts';
+import { checkEdit, UnfitEditError } from './dump-guard.ts';
 import { type Entry, hashOf, LOST, type NewEntry, withRestart } from './entry.ts';
 import { type AskWorkload, problemOf, untilHealthy } from './health.ts';
 import type { Journal } from './journal.ts';
@@ -17,6 +19,7 @@ export interface Attempt {
   readonly journal: Journal;
   readonly restarter: Restarter;
   readonly ask: AskWorkload;
+  readonly askDump: AskConfigDump;
   /** Until a runtime that was restarted has to be healthy. */
   readonly healthMs: number;
   readonly log: Logger;
@@ -28,9 +31,10 @@ export interface Attempt {
 export type Result = { readonly kind: 'configured' } | { readonly kind: 'failed'; readonly reason: string };
 
 /**
- * Edits the file, restarts the runtime, and rolls back unless it is as healthy as before.
+ * Edits the file, restarts the runtime once containerd has read it as it is meant, and rolls back unless it is as healthy
+ * as before.
  *
- * @throws Refusal when the file cannot be written: nothing was restarted for it.
+ * @throws Refusal when the file cannot be written, or containerd not be asked: nothing was restarted for it.
  * @throws Error when it cannot be brought to an end, which is for {@link resume} then.
  */
 export async function attempt(work: Attempt, entry: NewEntry, original: string | undefined): Promise<Result> {
@@ -90,9 +94,13 @@ async function editAndRestart(work: Attempt, entry: Entry): Promise<Result> {
   let restarting: Entry;
   try {
     await write(work, entry);
+    // One that restarts by itself brings the files together as it does.
+    if (!restarter.isByItself) await checkEdit(work, entry);
     const restarts = withRestart(entry.restarts);
     restarting = await journal.to('restarting', { restarts, running: entry.running });
   } catch (error) {
+    signal.throwIfAborted();
+    if (error instanceof UnfitEditError) return rollBack(work, entry, error.message);
     await takeBack(work, entry);
     throw new Refusal(messageOf(error), 'weir tries again.', { cause: error });
   }
@@ -103,9 +111,11 @@ async function editAndRestart(work: Attempt, entry: Entry): Promise<Result> {
   });
 }
 
-async function judge({ ask, healthMs, signal }: Attempt, entry: Entry): Promise<void> {
+async function judge(work: Attempt, entry: Entry): Promise<void> {
+  const { ask, restarter, healthMs, signal } = work;
   const expected = { running: entry.running, configPath: entry.directory };
   await untilHealthy(ask, expected, { patienceMs: healthMs, signal });
+  if (restarter.isByItself) await checkEdit(work, entry);
 }
 
 async function orRollBack(work: Attempt, act: () => Promise<void>): Promise<Result> {

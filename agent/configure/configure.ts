@@ -2,6 +2,8 @@ import type { Logger } from 'pino';
 import { askWorkload } from '../cri-workload.ts';
 import type { NodeSight } from '../runtimes/node-sight.ts';
 import { type Attempt, attempt, type Result, resume } from './attempt.ts';
+import { type AskConfigDump, clearDump, dumpConfig } from './config-dump.ts';
+import { dumpBefore } from './dump-guard.ts';
 import { hashOf, isUnfinished, type NewEntry } from './entry.ts';
 import { type AskWorkload, problemOf } from './health.ts';
 import { Journal } from './journal.ts';
@@ -39,6 +41,7 @@ export interface ConfigureOptions {
   readonly signal: AbortSignal;
   readonly findRestarter?: typeof findRestarter;
   readonly ask?: AskWorkload;
+  readonly askDump?: AskConfigDump;
   /** How long pulls are waited for, and a runtime that was restarted. */
   readonly quietMs?: number;
   readonly healthMs?: number;
@@ -70,6 +73,7 @@ const AFTER_FAILURE_MS = 600_000;
 export async function configureRuntime(options: ConfigureOptions): Promise<Configured> {
   try {
     const journal = await Journal.open(options);
+    await clearDump({ root: options.root, folder: journal.folder });
     return (await finish(options, journal)) ?? (await configure(options, journal));
   } catch (error) {
     if (error instanceof Refusal) return { kind: error.kind, reason: error.message, remedy: error.remedy };
@@ -128,7 +132,7 @@ async function told(result: Result, { path }: Journal, turn?: Turn): Promise<Con
   return { kind: 'failed', reason: result.reason, remedy };
 }
 
-/** Everything that has to be right before the first byte is written. @throws Refusal */
+/** Everything that has to be right before the first byte of the runtime's files is written. @throws Refusal */
 async function prepare(options: ConfigureOptions, journal: Journal) {
   const { root, sight, version } = options;
   const found = await propose(root, sight, journal);
@@ -139,6 +143,7 @@ async function prepare(options: ConfigureOptions, journal: Journal) {
   if (problem !== undefined)
     throw new Refusal(problem, 'weir changes the configuration of a healthy runtime only.');
   const { running } = await work.ask(options.signal);
+  const dump = await dumpBefore(work, target);
   const entry: NewEntry = {
     version: 1,
     weir: version,
@@ -158,6 +163,7 @@ async function prepare(options: ConfigureOptions, journal: Journal) {
     restarter: work.restarter.name,
     run: (await work.restarter.run()) ?? null,
     running: [...running],
+    ...(dump === undefined ? {} : { dump }),
   };
   return { target, work, entry, containerd };
 }
@@ -165,6 +171,7 @@ async function prepare(options: ConfigureOptions, journal: Journal) {
 async function workOf(options: ConfigureOptions, journal: Journal, restarter?: string): Promise<Attempt> {
   const { root, sight, log, signal, healthMs = HEALTH_MS } = options;
   const find = options.findRestarter ?? findRestarter;
+  const askDump: AskConfigDump = (stop) => dumpConfig({ root, folder: journal.folder, sight }, stop);
   return {
     root,
     journal,
@@ -172,6 +179,7 @@ async function workOf(options: ConfigureOptions, journal: Journal, restarter?: s
     signal,
     healthMs,
     ask: askOf(options),
+    askDump: options.askDump ?? askDump,
     restarter: await find(root, sight, restarter),
   };
 }

@@ -54,6 +54,8 @@ const singleSchema = z.strictObject({
 export const entrySchema = singleSchema.extend({
   /** What was finished when this one was begun, which counts again when it is taken back. */
   former: singleSchema.optional(),
+  /** What containerd made of its files before (`config dump`), where it could be asked. */
+  dump: z.string().optional(),
 });
 
 /** What weir did to a runtime's configuration, written down before it is done. Paths are the node's own. */
@@ -67,7 +69,7 @@ const MAX_REMEMBERED = 20;
 /** The entry of something new, which remembers what was before it. */
 export function follow(before: Entry | undefined, entry: NewEntry): Entry {
   if (before === undefined) return { ...entry, restarts: [], failures: [] };
-  const { former: _, ...last } = before;
+  const { former: _, dump: __, ...last } = before;
   const failures = failuresOf(before).slice(-MAX_REMEMBERED);
   return { ...entry, restarts: before.restarts, failures, former: last };
 }

@@ -54,6 +54,11 @@ export class Journal {
     }
   }
 
+  /** The directory that it has for itself, as the node knows it. */
+  get folder(): string {
+    return dirname(this.path);
+  }
+
   get entry(): Entry | undefined {
     return this.#entry;
   }
@@ -70,9 +75,11 @@ export class Journal {
 
   /** @throws Error when there is no entry, or it cannot be written: it is then as it was. */
   async to(step: Step, more: Partial<Pick<Entry, 'reason' | 'restarts' | 'running'>> = {}): Promise<Entry> {
-    const { former, ...entry } = this.#known();
-    const next = { ...entry, ...more, step };
-    return this.#write(isUnfinished(next) && former !== undefined ? { ...next, former } : next);
+    const next = { ...this.#known(), ...more, step };
+    if (isUnfinished(next)) return this.#write(next);
+    // What was for bringing it to its end alone.
+    const { former: _, dump: __, ...finished } = next;
+    return this.#write(finished);
   }
 
   /** As if it had not been begun: what was before it counts again. */

@@ -19,7 +19,8 @@ const SECTIONS = { 2: 'io.containerd.grpc.v1.cri', 3: 'io.containerd.cri.v1.imag
  */
 export async function findK0sDropIn({ view, main, version, directory }: Wanted): Promise<Edit | undefined> {
   const files = await readConfigFiles(view, main, version);
-  const { configPath } = readRegistrySettings(files, version);
+  const settings = readRegistrySettings(files, version);
+  const { configPath } = settings;
   if (configPath !== undefined && configPath.value !== '') return undefined;
   const remedy = `Set config_path = "${directory}" for the registry of the CRI plugin in ${main}.`;
   if (files[0]?.text.split(/\r?\n/, 1)[0] !== MANAGED)
@@ -37,7 +38,7 @@ export async function findK0sDropIn({ view, main, version, directory }: Wanted):
   const keys = ['plugins', SECTIONS[section], 'registry', 'config_path'];
   const after = setString(`version = ${section}\n`, keys, directory);
   if (after === undefined) throw new Error(`no drop-in can be written for "${directory}"`);
-  return { path: FILE, before: undefined, after, keys };
+  return { path: FILE, before: undefined, after, keys, settings };
 }
 
 function sectionOf(files: readonly ConfigFile[]): keyof typeof SECTIONS | undefined {

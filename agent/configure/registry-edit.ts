@@ -16,6 +16,8 @@ export interface Edit {
   readonly after: string;
   /** Of the value that is set. */
   readonly keys: readonly string[];
+  /** What all files together say of registries, without it. */
+  readonly settings: RegistrySettings;
 }
 
 export interface Wanted {
@@ -53,9 +55,9 @@ export async function findEdit(wanted: Wanted): Promise<Edit | undefined> {
     );
   const problems: string[] = [];
   for (const place of placesFor(files, wanted)) {
-    const edit = editAt(place, directory);
+    const edit = editAt(place, directory, before);
     if (edit === undefined) problems.push(`${place.path} has no place for it`);
-    else if (await says(wanted, edit, before)) return edit;
+    else if (await says(wanted, edit)) return edit;
     else problems.push(`a change of ${edit.path} would not do, or do more than that`);
   }
   throw new Refusal(
@@ -113,14 +115,19 @@ function dropInsOf({ path, imports }: ConfigFile): readonly string[] {
     .map((file) => normalize(file));
 }
 
-function editAt({ path, text, start, keys }: Place, directory: string): Edit | undefined {
+function editAt(
+  { path, text, start, keys }: Place,
+  directory: string,
+  settings: RegistrySettings,
+): Edit | undefined {
   const after = setString(text ?? start, keys, directory);
-  return after === undefined ? undefined : { path, before: text, after, keys };
+  return after === undefined ? undefined : { path, before: text, after, keys, settings };
 }
 
 /** Whether containerd would read the path, and all else as before, with the edit made. */
-async function says(wanted: Wanted, edit: Edit, before: RegistrySettings): Promise<boolean> {
+async function says(wanted: Wanted, edit: Edit): Promise<boolean> {
   const { main, version, directory } = wanted;
+  const { settings: before } = edit;
   try {
     const files = await readConfigFiles(withEdit(wanted.view, edit), main, version);
     const after = readRegistrySettings(files, version);

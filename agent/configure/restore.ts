@@ -1,4 +1,5 @@
 import type { Logger } from 'pino';
+import { clearDump } from './config-dump.ts';
 import { Journal } from './journal.ts';
 import { type PutBack, putBack } from './put-back.ts';
 
@@ -19,6 +20,7 @@ export async function restoreRuntimeConfiguration(options: {
 }): Promise<PutBack | undefined> {
   const { root, log } = options;
   const journal = await Journal.open(options);
+  await clearDump({ root, folder: journal.folder });
   const { entry } = journal;
   if (entry === undefined) {
     await journal.remove();

@@ -37,6 +37,8 @@ async function serveAgain(
   const { journal, restarter, ask, healthMs, signal } = work;
   const isRestarted = restarter.isByItself && (end === 'as it was' || end === 'taken out');
   if (!isRestarted && (await problemOf(ask, signal)) === undefined) return;
+  // What ails one that was not restarted for it is not for us to end.
+  if (!restarter.isByItself && entry.run !== null && (await restarter.run()) === entry.run) return;
   const restarts = withRestart(entry.restarts);
   await unlessItFails(work, problems, () => journal.to('rolling back', { restarts }));
   await restarter.restart(run, signal);

@@ -4,7 +4,7 @@ import * as z from 'zod';
 import { messageOf } from '../../process/file-problem.ts';
 import { isTable, NotTomlError, parseToml } from '../hosts-file.ts';
 import { glob } from './glob.ts';
-import type { NodeView } from './node-view.ts';
+import type { NodeFile, NodeView } from './node-view.ts';
 import { lineOf } from './toml-line.ts';
 import { isAtLeast, type Version } from './version.ts';
 
@@ -56,6 +56,11 @@ async function readConfigFile(view: NodeView, path: string, main: string): Promi
     throw new ConfigProblem(messageOf(error), { cause: error });
   });
   if (found === undefined) throw new ConfigProblem(`${main} imports ${path}, which is not there`);
+  return parseConfigFile(path, found);
+}
+
+/** @throws ConfigProblem when it is none, with the line. */
+export function parseConfigFile(path: string, found: NodeFile): ConfigFile {
   const parsed = schema.safeParse(parse(path, found.text));
   if (parsed.success) {
     const { version, plugins, disabled_plugins: disabledPlugins, imports } = parsed.data;

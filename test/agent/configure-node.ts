@@ -31,6 +31,10 @@ export interface TestNode {
   text: string | undefined;
   /** Why it would not start with this text. */
   refuse: (text: string) => string | undefined;
+  /** What containerd says of its files, or why it does not: each time that it is asked. */
+  dump: (text: string) => string;
+  /** How often it was asked. */
+  dumps: number;
   /** Before and after each restart. */
   onRestart: (when: 'before' | 'after') => void;
   running: string[];
@@ -64,6 +68,8 @@ export async function makeTestNode(t: TestContext, text: string | null = PLAIN):
     restarts: 0,
     text: text ?? '',
     refuse: () => undefined,
+    dump: dumpOf,
+    dumps: 0,
     onRestart: () => undefined,
     running: ['a', 'b'],
     isByItself: false,
@@ -96,6 +102,11 @@ export async function makeTestNode(t: TestContext, text: string | null = PLAIN):
         takeTurn: () => Promise.resolve(turnOf(node)),
         findRestarter: () => Promise.resolve(restarterOf(node)),
         ask: () => Promise.resolve(answerOf(node)),
+        askDump: async () => {
+          node.dumps += 1;
+          if (found.distribution.value === 'k0s') throw new Error('there is no bus');
+          return node.dump((await node.read()) ?? 'version = 2\n');
+        },
         healthMs: 1,
         quietMs: 1,
         log,
@@ -176,6 +187,11 @@ function restarterOf(node: TestNode): Restarter {
       if (problem !== undefined) throw new Error(problem);
     },
   };
+}
+
+/** The file, and a default. */
+export function dumpOf(text: string): string {
+  return valueAt(parseToml(text), PATH_KEYS) === undefined ? (setString(text, PATH_KEYS, '') ?? text) : text;
 }
 
 function answerOf({ text, running }: TestNode) {

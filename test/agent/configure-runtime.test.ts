@@ -358,6 +358,7 @@ async function k0s(t: TestContext, files: Readonly<Record<string, string>> = K0S
   const node = await makeTestNode(t, null);
   for (const [path, text] of Object.entries(files)) await node.write(path, text);
   node.sight = K0S;
+  node.isByItself = true;
   return node;
 }
 

@@ -1,7 +1,10 @@
 // A bus of D-Bus with systemd on it, over a real socket, whose one unit does what a test says.
 
+import assert from 'node:assert/strict';
 import { once } from 'node:events';
+import { stat, writeFile } from 'node:fs/promises';
 import { createServer, type Socket } from 'node:net';
+import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import {
   type DbusMessage,
@@ -184,6 +187,25 @@ export async function startSystemd(t: TestContext, socket: string, pid: number):
     for (const client of clients) client.destroy();
   });
   return systemd;
+}
+
+/** Writes to the files of a unit, below a root, as the program in it does: nobody else can read them, and they are empty. */
+export async function sayInFiles(
+  root: string,
+  { settings }: ScriptedUnit,
+  stdout: string,
+  [stderr, ...ended]: readonly [stderr: string, result: string, status: number] = ['', 'success', 0],
+): ReturnType<ScriptedSystemd['runUnit']> {
+  for (const [name, text] of [
+    ['StandardOutputFile', stdout],
+    ['StandardErrorFile', stderr],
+  ] as const) {
+    const path = join(root, textOf(settings.get(name)));
+    const { mode, size } = await stat(path);
+    assert.deepEqual([mode & 0o777, size], [0o600, 0]);
+    await writeFile(path, text, { flag: 'r+' });
+  }
+  return ended;
 }
 
 function unitOf(settings: DbusValue | undefined): ScriptedUnit {

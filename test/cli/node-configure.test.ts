@@ -8,11 +8,20 @@ import { seeNode } from '../../agent/runtimes/see-node.ts';
 import { NodeConfigure, pauseAfter } from '../../cli/node-configure.ts';
 import { essenceOf } from '../../cli/node-runtime.ts';
 import { connectKubernetes } from '../../kubernetes/client.ts';
-import { CERTS, CONFIG, EDITED, makeTestNode, PLAIN, STATE, type TestNode } from '../agent/configure-node.ts';
+import {
+  CERTS,
+  CONFIG,
+  dumpOf,
+  EDITED,
+  makeTestNode,
+  PLAIN,
+  STATE,
+  type TestNode,
+} from '../agent/configure-node.ts';
 import { failWrites } from '../agent/failing-disk.ts';
 import { type ScriptedCri, startCri } from '../agent/scripted-cri.ts';
 import { until } from '../agent/scripted-replica.ts';
-import { type ScriptedSystemd, startSystemd } from '../agent/scripted-systemd.ts';
+import { type ScriptedSystemd, sayInFiles, startSystemd } from '../agent/scripted-systemd.ts';
 import { ScriptedApi } from '../kubernetes/scripted-api.ts';
 
 const LEASE = '/apis/coordination.k8s.io/v1/namespaces/weir/leases/restart';
@@ -47,6 +56,7 @@ async function stage(t: TestContext): Promise<Stage> {
   systemd.restart = async () => {
     cri.configPath = (await node.read()) === EDITED ? CERTS : '';
   };
+  systemd.runUnit = async (unit) => sayInFiles(node.root, unit, dumpOf((await node.read()) ?? ''));
   const paused: number[] = [];
   const told: (string | undefined)[] = [];
   return {
