@@ -1,4 +1,5 @@
-// An agent that configures a runtime, and is killed just before or just after it has had it restarted.
+// An agent that configures a runtime, and is killed just before or just after it has had it restarted, unless somebody
+// else kills it before.
 
 import process from 'node:process';
 import { pino } from 'pino';

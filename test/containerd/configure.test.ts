@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import { chmod, chown, mkdir, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { after, before, describe, it, test } from 'node:test';
+import { setTimeout } from 'node:timers/promises';
 import { pino } from 'pino';
 import { type Configured, configureRuntime, type TakeTurn } from '../../agent/configure/configure.ts';
 import { findRestarter } from '../../agent/configure/restarter.ts';
@@ -40,6 +41,7 @@ if (noSystemd !== undefined)
 const certs = '/etc/containerd/certs.d';
 const stateDir = '/run/weir/weir-state';
 const journal = `${stateDir}/runtime-configuration/journal.json`;
+const wrapper = '/run/weir/bin/containerd';
 const log = pino({ level: 'silent' });
 const { signal } = new AbortController();
 
@@ -262,6 +264,99 @@ describe('config_path of a real containerd', { skip: runnable.length === 0 || no
         });
       });
 
+      it('is asked for what it reads, by systemd, before the edit and after, and nothing of that stays', async () => {
+        await withNode(configuration(version), async (node) => {
+          await wrap(node, version);
+          assert.deepEqual(await configure(node), { kind: 'configured' });
+          // Before it has to wait for its turn, in it, and once it is edited.
+          assert.deepEqual(await asked(node), ['plain', 'plain', 'edited']);
+          await assertNothingStays(node);
+          assert.deepEqual(
+            (await readdir(join(node.root, dirname(journal)))).map((name) => name.replace(/-\w+$/, '')),
+            ['journal.json', 'original'],
+          );
+          // What a killed agent left of it does not matter.
+          await rm(join(node.root, configFile));
+          await writeFile(join(node.root, configFile), `${configuration(version)}# again\n`);
+          const left = ['--unit=weir-config-dump', '--property=RemainAfterExit=yes', '--no-block', '-q'];
+          await node.inside('systemd-run', ...left, '--property=DefaultDependencies=no', '/bin/sleep', '60');
+          await writeFile(join(node.root, dirname(journal), 'config-dump.out'), 'left\n'.repeat(10_000));
+          assert.deepEqual(await configure(node), { kind: 'configured' });
+          await assertNothingStays(node);
+        });
+      });
+
+      it('is not set where containerd does not start with its configuration as it is', async () => {
+        await withNode(configuration(version), async (node) => {
+          const broken = `${configuration(version)}
+[plugins."io.containerd.gc.v1.scheduler"]
+  pause_threshold = "much"
+`;
+          await writeFile(join(node.root, configFile), broken);
+          const run = await node.run();
+          const outcome = await configure(node);
+          assert.equal(outcome.kind, 'refused');
+          assert.match(
+            'reason' in outcome ? outcome.reason : '',
+            /^containerd would not start with its configuration as it is: containerd: .*(?:much|string)/,
+          );
+          assert.equal(await readFile(join(node.root, configFile), 'utf8'), broken);
+          assert.equal(await node.run(), run);
+          await assertNothingStays(node);
+        });
+      });
+
+      for (const [what, script, reason] of [
+        [
+          'does not start with it',
+          'echo "containerd: no such thing" >&2; exit 1',
+          /^containerd would not start with \/etc\/containerd\/config\.toml as weir edited it: containerd: no such thing$/,
+        ],
+        [
+          'reads something else by it',
+          '"$real" "$@" | sed "s/stats_collect_period = 11/stats_collect_period = 12/; s/oom_score = 0/oom_score = 7/"; exit',
+          /^\/etc\/containerd\/config\.toml does not do: containerd reads another (?:oom_score|plugins\.\S+) with it$/,
+        ],
+      ] as const)
+        it(`is taken back without a restart where containerd ${what}, and not tried again`, async () => {
+          const text = configuration(version);
+          await withNode(text, async (node) => {
+            await wrap(node, version, script);
+            const run = await node.run();
+            const outcome = await configure(node);
+            assert.equal(outcome.kind, 'failed');
+            assert.match('reason' in outcome ? outcome.reason : '', reason);
+            assert.equal(await readFile(join(node.root, configFile), 'utf8'), text);
+            const again = await configure(node);
+            assert.match('reason' in again ? again.reason : '', /^this was tried with the same files before/);
+            assert.deepEqual(await asked(node), ['plain', 'plain', 'edited']);
+            assert.equal(await node.run(), run);
+            await assertNothingStays(node);
+          });
+        });
+
+      it('is brought to its end by the next agent, when one is killed while containerd is asked', async () => {
+        await withNode(configuration(version), async (node) => {
+          await wrap(node, version, 'while [ -e /run/weir/hold ]; do sleep 0.1; done');
+          await writeFile(join(node.root, '/run/weir/hold'), '');
+          const run = await node.run();
+          const child = join(import.meta.dirname, 'configure-killed.ts');
+          const killed = await start(process.execPath, [child, node.root, stateDir, certs, 'asking'], {
+            ready: async (running) => {
+              for (; !(await asked(node)).includes('edited'); await setTimeout(100)) running.mustRun();
+            },
+          });
+          assert.equal(await killed.stop('SIGKILL'), 'SIGKILL');
+          assert.match(await stateOf(node), /^ActiveState=activating$/m);
+          assert.equal(await node.run(), run);
+          await rm(join(node.root, '/run/weir/hold'));
+          assert.deepEqual(await configure(node, { sight: await see(node) }), { kind: 'configured' });
+          assert.deepEqual(await asked(node), ['plain', 'plain', 'edited', 'edited']);
+          assert.notEqual(await node.run(), run);
+          await assertNothingStays(node);
+        });
+      });
+
       for (const [when, restarts] of [
         ['before', 1],
         ['after', 0],
@@ -380,6 +475,47 @@ function assertOnlyPath(version: Version, before: string, after: string): void {
   Object.assign(registry, { config_path: valueAt(one, keys) });
   // It also lists the files that it was made of, in no order.
   assert.deepEqual({ ...other, imports: [] }, { ...one, imports: [] });
+}
+
+/** Its containerd is a script that notes when it is asked, and may answer itself once the configuration is edited. */
+async function wrap(node: SystemdNode, version: Version, edited = ''): Promise<void> {
+  const directory = join(node.root, '/run/systemd/system/containerd.service.d');
+  await mkdir(directory);
+  await mkdir(join(node.root, dirname(wrapper)));
+  const script = `#!/bin/bash
+real=${join(await provide(recipe(version)), 'containerd')}
+if [[ "$*" == *"config dump" ]]; then
+  if grep -q ${certs} ${configFile}; then
+    echo edited >> /run/weir/asked
+    ${edited}
+  else echo plain >> /run/weir/asked; fi
+fi
+exec -a "$0" "$real" "$@"
+`;
+  await writeFile(join(node.root, wrapper), script, { mode: 0o755 });
+  await writeFile(join(directory, 'wrapper.conf'), `[Service]\nExecStart=\nExecStart=${wrapper}\n`);
+  await node.inside('systemctl', 'daemon-reload');
+  await node.inside('systemctl', 'restart', 'containerd');
+}
+
+/** In which state the configuration was when containerd was asked for it. */
+async function asked({ root }: SystemdNode): Promise<readonly string[]> {
+  const text = await readFile(join(root, '/run/weir/asked'), 'utf8').catch(() => '');
+  return text.split('\n').slice(0, -1);
+}
+
+function stateOf(node: SystemdNode): Promise<string> {
+  const properties = ['--property=LoadState', '--property=ActiveState'];
+  return node.inside('systemctl', 'show', ...properties, 'weir-config-dump.service');
+}
+
+async function assertNothingStays(node: SystemdNode): Promise<void> {
+  assert.match(await stateOf(node), /^LoadState=not-found$/m);
+  const names: readonly string[] = await readdir(join(node.root, dirname(journal))).catch(() => []);
+  assert.deepEqual(
+    names.filter((name) => name.startsWith('config-dump')),
+    [],
+  );
 }
 
 /** The unit does not start while the file has this in it. */
