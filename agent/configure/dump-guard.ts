@@ -1,5 +1,4 @@
 import { messageOf } from '../../process/file-problem.ts';
-import { ConfigProblem } from '../runtimes/containerd-files.ts';
 import type { Attempt } from './attempt.ts';
 import { UnacceptedError } from './config-dump.ts';
 import { differenceOfEdit, differenceOfReadings } from './dump-reading.ts';
@@ -20,31 +19,27 @@ export class UnfitEditError extends Error {}
  */
 export async function dumpBefore(work: Work, { settings, directory }: Target): Promise<string | undefined> {
   const byHand = `Set config_path = "${directory}" for the registry of the CRI plugin by hand, and restart containerd.`;
+  let dump: string;
   try {
-    const dump = await work.askDump(work.signal);
-    const difference = differenceOfReadings(dump, settings);
-    if (difference === undefined) return dump;
-    throw new Refusal(`containerd reads its configuration otherwise than weir: ${difference}`, byHand);
+    dump = await work.askDump(work.signal);
   } catch (error) {
     work.signal.throwIfAborted();
-    if (error instanceof Refusal) throw error;
     const why = messageOf(error);
-    const cause = { cause: error };
     if (error instanceof UnacceptedError)
       throw new Refusal(
         `containerd would not start with its configuration as it is: ${why}`,
         'Correct it, and see that "containerd config dump" succeeds.',
-        cause,
-      );
-    if (error instanceof ConfigProblem)
-      throw new Refusal(
-        `what containerd says of its configuration cannot be understood: ${why}`,
-        byHand,
-        cause,
+        { cause: error },
       );
     if (goesWithout(work, error)) return undefined;
-    throw new Refusal(`containerd cannot be asked what it reads in its configuration: ${why}`, byHand, cause);
+    if (error instanceof Refusal) throw error;
+    throw new Refusal(`containerd cannot be asked what it reads in its configuration: ${why}`, byHand, {
+      cause: error,
+    });
   }
+  const difference = differenceOfReadings(dump, settings);
+  if (difference === undefined) return dump;
+  throw new Refusal(`containerd reads its configuration otherwise than weir: ${difference}`, byHand);
 }
 
 /**
@@ -56,20 +51,20 @@ export async function dumpBefore(work: Work, { settings, directory }: Target): P
 export async function checkEdit(work: Work, { dump, directory, path }: Entry): Promise<void> {
   // What could not be asked before is not asked now.
   if (dump === undefined && work.restarter.isByItself) return;
+  let now: string;
   try {
-    const difference = differenceOfEdit(dump, await work.askDump(work.signal), directory);
-    if (difference !== undefined) throw new UnfitEditError(`${path} does not do: ${difference}`);
+    now = await work.askDump(work.signal);
   } catch (error) {
     work.signal.throwIfAborted();
-    if (error instanceof UnacceptedError || error instanceof ConfigProblem)
-      throw new UnfitEditError(
-        `containerd would not start with ${path} as weir edited it: ${messageOf(error)}`,
-        {
-          cause: error,
-        },
-      );
-    if (error instanceof UnfitEditError || !goesWithout(work, error)) throw error;
+    if (error instanceof UnacceptedError) {
+      const what = `containerd would not start with ${path} as weir edited it`;
+      throw new UnfitEditError(`${what}: ${messageOf(error)}`, { cause: error });
+    }
+    if (goesWithout(work, error)) return;
+    throw error;
   }
+  const difference = differenceOfEdit(dump, now, directory);
+  if (difference !== undefined) throw new UnfitEditError(`${path} does not do: ${difference}`);
 }
 
 /** k0s runs also where there is no systemd, and restarts containerd by itself. */

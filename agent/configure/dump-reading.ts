@@ -1,7 +1,7 @@
 import { isDeepStrictEqual } from 'node:util';
 import type { JsonMap } from '@iarna/toml';
 import { isTable, parseToml } from '../hosts-file.ts';
-import { parseConfigFile } from '../runtimes/containerd-files.ts';
+import { ConfigProblem, parseConfigFile } from '../runtimes/containerd-files.ts';
 import { type RegistrySettings, readRegistrySettings } from '../runtimes/containerd-registry.ts';
 
 /** Where the files that a configuration was made of are listed, in no order. */
@@ -10,16 +10,16 @@ const FILES = 'imports';
 const CRI = ['io.containerd.grpc.v1.cri', 'io.containerd.cri.v1.images'];
 
 /**
- * How what containerd makes of its files (`config dump`) is another reading of them than weir's; `undefined` when both
- * are the same.
- *
- * @throws ConfigProblem when it cannot be understood.
+ * How what containerd makes of its files (`config dump`) is another reading of them than weir's, or cannot be understood;
+ * `undefined` when both are the same.
  */
 export function differenceOfReadings(dump: string, files: RegistrySettings): string | undefined {
-  const [one, other] = [sayings(settingsOf(dump)), sayings(files)];
-  for (const [what, value] of one) {
-    const read = other.get(what) ?? '';
-    if (value !== read) return `of ${what}, containerd reads ${said(value)}, and weir ${said(read)}`;
+  const read = settingsOf(dump);
+  if (typeof read === 'string') return read;
+  const own = sayings(files);
+  for (const [what, value] of sayings(read)) {
+    const other = own.get(what) ?? '';
+    if (value !== other) return `of ${what}, containerd reads ${said(value)}, and weir ${said(other)}`;
   }
   return undefined;
 }
@@ -28,25 +28,32 @@ export function differenceOfReadings(dump: string, files: RegistrySettings): str
  * How containerd's configuration with an edit (`config dump`) is another one than it should be: as before, with this
  * `config_path`. It is `undefined` when it is so.
  *
- * @param before where it is not known, the path is all that is looked at.
- * @throws ConfigProblem when one cannot be understood.
+ * @param before has been understood; where it is not known, the path is all that is looked at.
  */
 export function differenceOfEdit(
   before: string | undefined,
   after: string,
   directory: string,
 ): string | undefined {
-  const read = settingsOf(after).configPath?.value ?? '';
-  if (read !== directory) return `containerd reads config_path "${read}" with it`;
+  const read = settingsOf(after);
+  if (typeof read === 'string') return read;
+  const path = read.configPath?.value ?? '';
+  if (path !== directory) return `containerd reads config_path "${path}" with it`;
   if (before === undefined) return undefined;
   const keys = firstDifference(restOf(before), restOf(after));
   return keys && `containerd reads another ${keys.join('.')} with it`;
 }
 
-function settingsOf(dump: string): RegistrySettings {
-  const file = parseConfigFile('config dump', { text: dump, changedAt: 0 });
-  // It is in the form of the program that said it, whichever runs just now.
-  return readRegistrySettings([{ ...file, imports: [] }], undefined);
+/** What it says of registries, or why it cannot be understood. */
+function settingsOf(dump: string): RegistrySettings | string {
+  try {
+    const file = parseConfigFile('config dump', { text: dump, changedAt: 0 });
+    // It is in the form of the program that said it, whichever runs just now.
+    return readRegistrySettings([{ ...file, imports: [] }], undefined);
+  } catch (error) {
+    if (!(error instanceof ConfigProblem)) throw error;
+    return `what containerd says cannot be understood (${error.message})`;
+  }
 }
 
 function sayings(settings: RegistrySettings): ReadonlyMap<string, string> {

@@ -6,7 +6,8 @@ import { type PutBack, putBack } from './put-back.ts';
 
 /**
  * Brings the file back, and has the runtime restarted if it does not serve: one that does is not restarted once more,
- * since what it goes by until its next start does no harm. The file comes first, whatever else does not work.
+ * since what it goes by until its next start does no harm, nor is one that was not restarted for the edit. The file comes
+ * first, whatever else does not work.
  *
  * @throws Error when the file cannot be put back, or that cannot be written down: there is more to do then.
  */

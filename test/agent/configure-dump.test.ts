@@ -67,7 +67,7 @@ for (const [what, dump, reason] of [
   [
     'says what is no TOML',
     () => 'usage: containerd\n',
-    /^what containerd says of its configuration cannot be understood: config dump:1: /,
+    /^containerd reads its configuration otherwise than weir: what containerd says cannot be understood \(config dump:1: /,
   ],
 ] as const)
   test(`nothing is written where it ${what}, and nobody has to wait`, async (t) => {
@@ -92,6 +92,11 @@ for (const [what, dump, reason] of [
     'does not see the edit',
     (text: string) => dumpOf(text).replace(CERTS, ''),
     /^\/etc\/containerd\/config\.toml does not do: containerd reads config_path "" with it$/,
+  ],
+  [
+    'says what is no TOML with it',
+    (text: string) => (text === EDITED ? 'usage: containerd\n' : dumpOf(text)),
+    /config\.toml does not do: what containerd says cannot be understood \(config dump:1: /,
   ],
   [
     'reads something else by it',
