@@ -107,9 +107,14 @@ test('config_path is set in its turn, the runtime restarted by systemd, and the 
 
 const NOT_READY = { type: 'RuntimeReady', status: false, reason: 'Busy', message: '' };
 
+type Ending = () => unknown;
+
 /** What passes by itself, or by whoever looks after the node; returns how it passes. */
 const TROUBLES: Readonly<
-  Record<string, readonly [problem: RegExp, begin: (stage: Stage, t: TestContext) => () => void]>
+  Record<
+    string,
+    readonly [problem: RegExp, begin: (stage: Stage, t: TestContext) => Ending | Promise<Ending>]
+  >
 > = {
   'a runtime that is not ready': [
     /the runtime says that it is not ready \(Busy\)/,
@@ -135,10 +140,10 @@ const TROUBLES: Readonly<
   ],
   'a journal that nobody understands': [
     /cannot be understood/,
-    ({ node }) => {
+    async ({ node }) => {
       const journal = `${STATE}/runtime-configuration/journal.json`;
-      const broken = node.write(journal, '{');
-      return () => void broken.then(() => node.write(journal, JSON.stringify(FAILED)));
+      await node.write(journal, '{');
+      return () => node.write(journal, JSON.stringify(FAILED));
     },
   ],
 };
@@ -165,14 +170,14 @@ for (const [what, [problem, begin]] of Object.entries(TROUBLES))
   test(`${what} is told once, and once it has passed config_path is set`, async (t) => {
     const all = await stage(t);
     const { node, systemd, told, paused, start } = all;
-    const end = begin(all, t);
+    const end = await begin(all, t);
     const configure = await start();
     await until(() => paused.length > 2);
     assert.equal(told.length, 1);
     assert.match(told[0] ?? '', problem);
     assert.match(told[0] ?? '', /^weir did not set config_path: /);
     assert.deepEqual(paused.slice(0, 3), [1, 2, 3]);
-    end();
+    await end();
     await assert.rejects(configure.changed, /config_path is set/);
     assert.equal(configure.problem, undefined);
     assert.deepEqual(told.slice(1), [undefined]);
