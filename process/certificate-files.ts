@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createSecureContext } from 'node:tls';
-import type { Identity } from './certificates.ts';
+import { type Identity, isPair } from './certificates.ts';
 import { codeOf, fileProblem, messageOf } from './file-problem.ts';
 
 /**
@@ -18,15 +18,20 @@ export async function readIdentity(directory: string): Promise<Identity> {
     // Which would be taken for one that was left out.
     if (cert === '' || key === '') throw new Error('one of them is empty');
     createSecureContext(identity);
-    return identity;
   } catch (error) {
     throw new Error(problemOf(directory, error), { cause: error });
   }
+  // OpenSSL takes the key of a certificate of another kind (RSA, ECDSA) for that of one that is yet to come.
+  if (!isPair(cert, key)) throw new Error(mismatch(directory));
+  return identity;
+}
+
+function mismatch(directory: string): string {
+  return `tls.crt and tls.key in ${directory} do not belong together: put the key there that the certificate was made for, and the certificate before those of its authorities`;
 }
 
 function problemOf(directory: string, error: unknown): string {
-  if (codeOf(error) === 'ERR_OSSL_X509_KEY_VALUES_MISMATCH')
-    return `tls.crt and tls.key in ${directory} do not belong together: put the key there that the certificate was made for`;
+  if (codeOf(error) === 'ERR_OSSL_X509_KEY_VALUES_MISMATCH') return mismatch(directory);
   return `tls.crt and tls.key in ${directory} are no certificate and its key in PEM (${messageOf(error)}): put both there as they were issued, the key without a passphrase`;
 }
 

@@ -98,7 +98,7 @@ suite('weir registry --cert-dir', { concurrency: true }, () => {
     assert.equal(code, 2);
     assert.equal(
       stderr,
-      `weir: --cert-dir: tls.crt and tls.key in ${directory} do not belong together: put the key there that the certificate was made for\n`,
+      `weir: --cert-dir: tls.crt and tls.key in ${directory} do not belong together: put the key there that the certificate was made for, and the certificate before those of its authorities\n`,
     );
   });
 });

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { generateKeyPairSync } from 'node:crypto';
 import { mkdir, rename, rm, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { suite, type TestContext, test } from 'node:test';
@@ -15,6 +16,11 @@ const PERIOD = { from: new Date(Date.now() - 3_600_000), to: new Date(Date.now()
 const authority = makeAuthority('test', PERIOD);
 const newIdentity = (): Identity => issue(authority, ['weir.weir.svc'], PERIOD);
 
+const rsaKey = (): string => {
+  const { privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048 });
+  return privateKey.export({ type: 'pkcs8', format: 'pem' }).toString();
+};
+
 suite('the files of a certificate', { concurrency: true }, () => {
   const { cert, key } = newIdentity();
   const broken: Readonly<Record<string, readonly [files: Record<string, string>, message: RegExp]>> = {
@@ -23,6 +29,14 @@ suite('the files of a certificate', { concurrency: true }, () => {
     'the key of another one': [
       { 'tls.crt': cert, 'tls.key': newIdentity().key },
       /tls\.crt and tls\.key in .* do not belong together: put the key there/,
+    ],
+    'a key of another kind': [
+      { 'tls.crt': cert, 'tls.key': rsaKey() },
+      /tls\.crt and tls\.key in .* do not belong together: put the key there/,
+    ],
+    'the certificates of a chain in the wrong order': [
+      { 'tls.crt': authority.cert + cert, 'tls.key': key },
+      /do not belong together: .* the certificate before those of its authorities/,
     ],
     'a certificate that is none': [
       { 'tls.crt': 'nonsense', 'tls.key': key },
