@@ -23,7 +23,12 @@ export function askedName(name: string): { readonly servername?: string } {
 /** Why no TLS came about, as a person needs it; any other failure as it is. */
 export function tlsProblem(error: unknown, name: string): unknown {
   const reason = REASONS.find(([codes]) => codes.test(codeOf(error) ?? ''))?.[1](name);
-  return reason === undefined ? error : new Error(`${reason} (${messageOf(error)})`, { cause: error });
+  return reason === undefined ? error : new Error(`${reason} (${saidBy(error)})`, { cause: error });
+}
+
+/** Node goes on about its own command line. */
+function saidBy(error: unknown): string {
+  return messageOf(error).replace(/; if the root CA is installed locally.*$/s, '');
 }
 
 const REASONS: readonly (readonly [codes: RegExp, reason: (name: string) => string])[] = [
@@ -31,7 +36,12 @@ const REASONS: readonly (readonly [codes: RegExp, reason: (name: string) => stri
   [/^CERT_NOT_YET_VALID$/, () => 'its certificate is not valid yet'],
   [/^ERR_TLS_CERT_ALTNAME_/, (name) => `its certificate is not for ${name}`],
   [
-    /^(?:UNABLE_TO_(?:GET|VERIFY)_\w+|SELF_SIGNED_CERT_IN_CHAIN|DEPTH_ZERO_SELF_SIGNED_CERT|CERT_SIGNATURE_FAILURE|CERT_UNTRUSTED)$/,
+    /^UNABLE_TO_(?:GET|VERIFY)_\w+$/,
+    () =>
+      'its certificate is of an authority that is not in --registry-ca, or comes without those of the authorities in between',
+  ],
+  [
+    /^(?:SELF_SIGNED_CERT_IN_CHAIN|DEPTH_ZERO_SELF_SIGNED_CERT|CERT_SIGNATURE_FAILURE|CERT_UNTRUSTED)$/,
     () => 'its certificate is of an authority that is not in --registry-ca',
   ],
   [/^(?:ERR_SSL_WRONG_VERSION_NUMBER|ERR_SSL_PACKET_LENGTH_TOO_LONG)$/, () => 'it does not speak TLS'],

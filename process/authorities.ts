@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises';
-import { createSecureContext, type SecureContext } from 'node:tls';
+import { createSecureContext, type SecureContext, type SecureContextOptions } from 'node:tls';
 import { certificatesIn, overlapping } from './certificates.ts';
-import { fileProblem } from './file-problem.ts';
+import { codeOf, fileProblem } from './file-problem.ts';
 import type { Logger } from './log.ts';
 import { watchFiles } from './watched-files.ts';
 
@@ -16,13 +16,13 @@ export class Authorities {
 
   private constructor(path: string, pem: string, log: Logger, everyMs?: number) {
     this.#pem = pem;
-    this.#context = createSecureContext({ ca: pem, minVersion: 'TLSv1.2' });
+    this.#context = createSecureContext(trustIn(pem));
     this.#watch = watchFiles({
       read: () => readAuthorities(path),
       known: pem,
       changed: (now) => {
         this.#pem = overlapping(now, this.#pem, new Date());
-        this.#context = createSecureContext({ ca: this.#pem, minVersion: 'TLSv1.2' });
+        this.#context = createSecureContext(trustIn(this.#pem));
         log.info({ file: path }, 'the authorities by which the registry is known have changed');
       },
       log,
@@ -50,14 +50,23 @@ export class Authorities {
   }
 }
 
+/**
+ * How a client knows servers by these authorities, and by no others. An issuer that is itself signed by another is one of them:
+ * cert-manager writes that into `ca.crt`, and whoever is written in Go takes it as well.
+ */
+export function trustIn(ca: string): SecureContextOptions {
+  return { ca, minVersion: 'TLSv1.2', allowPartialTrustChain: true };
+}
+
 async function readAuthorities(path: string): Promise<string> {
   const pem = await readFile(path, 'utf8').catch((error: unknown) => {
+    if (codeOf(error) === 'ENOENT') throw new Error(`${path} is not there: ${REMEDY}`, { cause: error });
     throw fileProblem('read', path, error);
   });
   const found = certificatesIn(pem);
-  if (found.length === 0)
-    throw new Error(
-      `${path} holds no certificate in PEM: put the certificate of the authority there that signs the registry's`,
-    );
+  if (found.length === 0) throw new Error(`${path} holds no certificate in PEM: ${REMEDY}`);
   return found.join('');
 }
+
+const REMEDY =
+  "put the certificate of the authority there that signs the registry's (with the chart, ca.crt of what registry.tls names)";

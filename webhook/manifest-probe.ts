@@ -1,6 +1,7 @@
 import { request as askHttp, Agent as HttpAgent } from 'node:http';
 import { request as askHttps, Agent as HttpsAgent } from 'node:https';
 import { LRUCache } from 'lru-cache';
+import { trustIn } from '../process/authorities.ts';
 import { Counter, type Registry as Metrics } from '../process/metrics.ts';
 import { pauseUnlessStopped } from '../process/pause.ts';
 import { anonymousToken } from './anonymous-token.ts';
@@ -125,7 +126,7 @@ export class ManifestProbe {
     };
     // A pool of connections is of the same authorities.
     const ca = this.#authorities(origin);
-    const trust = ca === undefined ? {} : { ca };
+    const trust = ca === undefined ? {} : trustIn(ca);
     const request = ask(url, { method: 'HEAD', headers, agent, signal, ...trust });
     request.on('response', (response) => {
       response.resume();

@@ -79,7 +79,17 @@ suite('the file of authorities', { concurrency: true }, () => {
       Authorities.open(join(directory, 'ca.crt'), log),
       /\/ca\.crt holds no certificate in PEM: put the certificate of the authority there/,
     );
-    await assert.rejects(Authorities.open(join(directory, 'none'), log), /cannot read .*\/none/);
+    await assert.rejects(
+      Authorities.open(join(directory, 'none'), log),
+      /\/none is not there: put the certificate of the authority there .* ca\.crt of what registry\.tls names/,
+    );
+    await assert.rejects(Authorities.open(directory, log), /cannot read .*EISDIR/);
+    await writeFile(join(directory, 'ca.crt'), '');
+    await assert.rejects(
+      Authorities.open(join(directory, 'ca.crt'), log),
+      /holds no certificate/,
+      'an empty file is not to mean that everybody is trusted',
+    );
   });
 
   test('is read again, and those before are trusted until they expire', async (t) => {

@@ -10,6 +10,14 @@ export interface Identity {
   readonly cert: string;
 }
 
+/** A server's certificate by an authority that is itself signed by another. */
+export interface Chain {
+  readonly root: string;
+  readonly issuer: string;
+  readonly key: string;
+  readonly cert: string;
+}
+
 const run = promisify(execFile);
 
 /** Makes an authority and a certificate for these names (`DNS:registry.example`, `IP:127.0.0.1`) with openssl. */
@@ -29,4 +37,29 @@ export async function makeIdentity(directory: string, names: readonly string[]):
   );
   if (ca === undefined || key === undefined || cert === undefined) throw new Error('openssl wrote nothing');
   return { ca, key, cert };
+}
+
+/** Makes such a chain for these names with openssl. */
+export async function makeChain(directory: string, names: readonly string[]): Promise<Chain> {
+  const server = await makeIdentity(directory, names);
+  const openssl = (command: string) =>
+    run('openssl', command.split(' '), { cwd: directory, timeout: 20_000 });
+  await writeFile(join(directory, 'issuer.ext'), 'basicConstraints=critical,CA:TRUE\n');
+  await openssl('req -new -key server.key -subj /CN=server -out again.csr');
+  await openssl(
+    'req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=issuer -keyout issuer.key -out issuer.csr',
+  );
+  await openssl(
+    'x509 -req -in issuer.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile issuer.ext -out issuer.pem',
+  );
+  await openssl(
+    'x509 -req -in again.csr -CA issuer.pem -CAkey issuer.key -CAcreateserial -days 2 -extfile names.ext -out again.pem',
+  );
+  const read = (name: string): Promise<string> => readFile(join(directory, name), 'utf8');
+  return {
+    root: server.ca,
+    issuer: await read('issuer.pem'),
+    key: server.key,
+    cert: await read('again.pem'),
+  };
 }

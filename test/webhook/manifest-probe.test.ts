@@ -7,6 +7,8 @@ import { createMetrics } from '../../process/metrics.ts';
 import { type Found, ManifestProbe } from '../../webhook/manifest-probe.ts';
 import { issue, makeAuthority } from '../../webhook/x509.ts';
 import { portOf, until } from '../agent/scripted-replica.ts';
+import { makeChain } from '../support/certificates.ts';
+import { makeScratch, removeScratch } from '../tools/scratch.ts';
 
 const place = (origin: string, reference = '1') => ({
   origin,
@@ -196,6 +198,28 @@ suite('the question whether a mirror has a manifest', { concurrency: true }, () 
     assert.equal(await probe.look(place(origin, '2')), 'there');
     ca = undefined;
     assert.equal(await probe.look(place(origin, '3')), 'down', 'not of those that everybody trusts');
+  });
+
+  test('is put over TLS to one whose authority is itself signed by another', async (t) => {
+    const directory = await makeScratch();
+    t.after(() => removeScratch(directory));
+    const { issuer, ...identity } = await makeChain(directory, ['DNS:localhost']);
+    const server = createSecureServer(identity, (_, response) => response.writeHead(200).end());
+    server.listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    const metrics = createMetrics();
+    const probe = new ManifestProbe({
+      product: 'test',
+      metrics,
+      budgetMs: 10_000,
+      authorities: () => issuer,
+    });
+    t.after(() => {
+      probe.close();
+      server.close();
+      server.closeAllConnections();
+    });
+    assert.equal(await probe.look(place(`https://localhost:${portOf(server)}`)), 'there');
   });
 });
 
