@@ -31,7 +31,7 @@ export interface Answer {
 export interface Opening {
   /** In milliseconds, until the connection stands. */
   readonly connect: number;
-  /** In milliseconds, for TLS on top of that. */
+  /** In milliseconds, for TLS on top of that and of what the connection did not need of it. */
   readonly handshake: number;
   readonly left: AbortSignal;
   /** Without it, there is no TLS. */
@@ -70,13 +70,15 @@ export class Connection {
     const connection = new Connection(replica, trust);
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     const leave = (): void => reject(new Error('the client left'));
+    const began = performance.now();
     let cancel = later(connect, () => reject(new Error(`no connection within ${connect} ms`)));
     left.addEventListener('abort', leave, { once: true });
     connection.#socket
       .once('connect', () => {
         cancel();
-        if (trust === undefined) resolve();
-        else cancel = later(handshake, () => reject(new Error(`no TLS handshake within ${handshake} ms`)));
+        if (trust === undefined) return resolve();
+        const rest = Math.max(handshake, connect + handshake - (performance.now() - began));
+        cancel = later(rest, () => reject(new Error(`no TLS handshake within ${Math.round(rest)} ms`)));
       })
       .once('secureConnect', resolve)
       .once('error', reject);

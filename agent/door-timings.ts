@@ -2,7 +2,7 @@
 export interface DoorTimings {
   /** Until a connection to a replica stands: the Pod network is near. */
   readonly connect: number;
-  /** For TLS on top of that: the replica itself has to answer, and may be busy. */
+  /** For TLS on top of that, and of what is left of it: the replica itself has to answer, and may be busy with a crowd. */
   readonly handshake: number;
   /** Without a byte from a replica that owes one, until it is asked for a sign of life. */
   readonly silence: number;
