@@ -36,6 +36,8 @@ spec:
   privateKey:
     algorithm: ECDSA
     size: 256
+    # Its next certificate is of the same key, so that what it signs is good for who knows the one before.
+    rotationPolicy: Never
   issuerRef:
     kind: Issuer
     name: {{ $name }}-self-signed

@@ -29,3 +29,19 @@
   mountPath: /etc/weir/registry-ca
   readOnly: true
 {{- end }}
+
+{{/* What a Secret and a ConfigMap of the user lack, in words. */}}
+{{- define "weir.registryTlsMissing" -}}
+{{- with .Values.registry.tls }}
+{{- if and .enabled .existingSecret }}
+{{- $secret := list "Secret" .existingSecret }}
+{{- $authority := empty .existingCaConfigMap | ternary $secret (list "ConfigMap" .existingCaConfigMap) }}
+{{- $missing := list }}
+{{- range $key, $place := dict "tls.crt" $secret "tls.key" $secret "ca.crt" $authority }}
+{{- $data := dig "data" dict (lookup "v1" (first $place) $.Release.Namespace (last $place) | default dict) }}
+{{- if not (get $data $key) }}{{ $missing = append $missing (printf "%s of the %s %s" $key (first $place) (last $place)) }}{{ end }}
+{{- end }}
+{{- join ", " $missing }}
+{{- end }}
+{{- end }}
+{{- end }}
