@@ -26,8 +26,10 @@ export function tlsProblem(error: unknown, name: string): unknown {
   return reason === undefined ? error : new Error(`${reason} (${saidBy(error)})`, { cause: error });
 }
 
-/** Node goes on about its own command line. */
+/** Node goes on about its own command line, and OpenSSL about its own sources and threads. */
 function saidBy(error: unknown): string {
+  if (error instanceof Error && 'reason' in error && codeOf(error)?.startsWith('ERR_SSL_'))
+    return String(error.reason);
   return messageOf(error).replace(/; if the root CA is installed locally.*$/s, '');
 }
 
@@ -45,4 +47,5 @@ const REASONS: readonly (readonly [codes: RegExp, reason: (name: string) => stri
     () => 'its certificate is of an authority that is not in --registry-ca',
   ],
   [/^(?:ERR_SSL_WRONG_VERSION_NUMBER|ERR_SSL_PACKET_LENGTH_TOO_LONG)$/, () => 'it does not speak TLS'],
+  [/^ERR_SSL_/, () => 'there is no TLS with it'],
 ];

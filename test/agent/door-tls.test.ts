@@ -192,7 +192,24 @@ suite('TLS with a replica', { concurrency: true }, () => {
     t.after(() => answers.close());
     const { door } = await opened(t, { port: portOf(answers) });
     assert.equal((await ask(door, BLOB)).status, 503);
-    assert.match(door.state()[0]?.reason ?? '', /it does not speak TLS/);
+    assert.match(door.state()[0]?.reason ?? '', /it does not speak TLS \(wrong version number\)$/);
+  });
+
+  test('that comes to no terms is told of in a line, without what OpenSSL adds', async (t) => {
+    const replica = await startReplica(t, say('hello'), good);
+    const old = createSecureContext({
+      ca: authority.cert,
+      maxVersion: 'TLSv1.1',
+      minVersion: 'TLSv1',
+      ciphers: 'DEFAULT@SECLEVEL=0',
+    });
+    const trust = () => ({ context: old, serverName: NAME });
+    const { door } = await openDoor(t, [replica], { trust, timings: TIMINGS });
+    assert.equal((await ask(door, BLOB)).status, 503);
+    assert.match(
+      door.state()[0]?.reason ?? '',
+      /: there is no TLS with it \(tlsv1 alert protocol version\)$/,
+    );
   });
 
   test('is none that the replica ends without a word', async (t) => {
