@@ -248,6 +248,19 @@ suite('TLS with a replica', { concurrency: true }, () => {
     assert.equal(replica.connections, 1);
   });
 
+  test('is begun anew where the replica had ended the connection that was kept', async (t) => {
+    const replica = await startReplica(
+      t,
+      (socket, nth) => (nth === 1 ? socket.destroy() : socket.write(ok(`answer ${nth}`))),
+      good,
+    );
+    const { door } = await opened(t, replica);
+    assert.equal((await ask(door, BLOB)).body, 'answer 0');
+    assert.equal((await ask(door, BLOB)).body, 'answer 2');
+    assert.equal(replica.connections, 2);
+    assert.deepEqual(stateOf(door), ['ready']);
+  });
+
   test('is begun anew after the replica died amid an answer, and the client is told of an early end', async (t) => {
     const replica = await startReplica(
       t,
