@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { generateKeyPairSync } from 'node:crypto';
-import { mkdir, rename, rm, symlink, writeFile } from 'node:fs/promises';
+import { existsSync } from 'node:fs';
+import { mkdir, rename, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { suite, type TestContext, test } from 'node:test';
 import { pino } from 'pino';
@@ -120,8 +121,6 @@ async function exchange(volume: string, name: string, { cert, key }: Identity): 
   await writeFile(join(volume, name, 'tls.key'), key);
   await symlink(name, join(volume, '..data.next'));
   await rename(join(volume, '..data.next'), join(volume, '..data'));
-  for (const file of ['tls.crt', 'tls.key']) {
-    await rm(join(volume, file), { force: true });
-    await symlink(join('..data', file), join(volume, file));
-  }
+  for (const file of ['tls.crt', 'tls.key'])
+    if (!existsSync(join(volume, file))) await symlink(join('..data', file), join(volume, file));
 }
