@@ -1,4 +1,5 @@
 import { isIPv6 } from 'node:net';
+import { ownPlatform, PLATFORM_HEADER } from '../oci/platform.ts';
 import type { Address } from '../process/server.ts';
 
 /** A pull as it is handed on. */
@@ -47,7 +48,7 @@ export function readRequest(
 export function requestHead({ method, target, headers }: DoorRequest, replica: Address): string {
   const lines = [`${method} ${target} HTTP/1.1`, `Host: ${authorityOf(replica)}`];
   for (let at = 0; at + 1 < headers.length; at += 2) lines.push(`${headers[at]}: ${headers[at + 1]}`);
-  return `${lines.join('\r\n')}\r\nVia: 1.1 weir-door\r\n\r\n`;
+  return `${lines.join('\r\n')}\r\n${OWN}\r\n\r\n`;
 }
 
 export function authorityOf({ host, port }: Address): string {
@@ -84,8 +85,9 @@ const HOP_BY_HOP = [
   'upgrade',
 ];
 
-/** `Host` is the replica's, and a pull has no body that the others could be about. */
-const NOT_HANDED_ON = ['host', 'expect', 'content-length'];
+/** `Host` is the replica's, a pull has no body that the others could be about, and what the node is, the door says itself. */
+const NOT_HANDED_ON = ['host', 'expect', 'content-length', PLATFORM_HEADER];
+const OWN = `Via: 1.1 weir-door\r\n${PLATFORM_HEADER}: ${ownPlatform()}`;
 
 /** A path whose segments mean what they look like: none empty or of dots alone, no slash or dot in disguise. */
 function isPlain(path: string): boolean {

@@ -1,8 +1,8 @@
 import { randomBytes } from 'node:crypto';
-import { arch } from 'node:process';
 import type { Logger } from 'pino';
 import { CANARY_HOST, type Canary, canaryOf } from '../oci/canary.ts';
 import { hexOf } from '../oci/digest.ts';
+import { goArchitecture } from '../oci/platform.ts';
 import { messageOf } from '../process/file-problem.ts';
 import { Cri, CriError, type CriPlace } from './cri.ts';
 import type { RuntimeVersion } from './cri-answers.ts';
@@ -142,10 +142,4 @@ async function configPathOf(cri: Cri, signal: AbortSignal | undefined): Promise<
     if (!(error instanceof CriError)) throw error;
     return undefined;
   }
-}
-
-/** As Go names it, and so the image specification. */
-function goArchitecture(): string {
-  const names: Readonly<Record<string, string>> = { x64: 'amd64', ia32: '386', ppc64: 'ppc64le' };
-  return names[arch] ?? arch;
 }

@@ -16,6 +16,9 @@ export interface Config {
   readonly skipOwners: readonly string[];
 }
 
+/** In `warm`: the platforms of the cluster's nodes, as these say them. */
+export const NODES = 'nodes';
+
 export interface Upstream {
   readonly host: string;
   /** Where the registry itself answers. Nodes that go directly go there as well. */
@@ -35,7 +38,7 @@ export interface Upstream {
   /** File name of a PEM bundle, in the directory that `--ca-dir` names. */
   readonly ca?: string;
   readonly timeouts: UpstreamTimeouts;
-  /** Platforms (`linux/arm64`) that are fetched as well when an index was pulled. */
+  /** Platforms (`linux/arm64`) that are fetched as well when an index was pulled; {@link NODES}: those of the cluster's nodes. */
   readonly warm: readonly string[];
   /** `HOST[:PORT]` of token realms and redirect targets that are trusted although they are elsewhere or internal. */
   readonly trustedHosts: readonly string[];

@@ -1,5 +1,7 @@
 import * as z from 'zod';
 import { parseAuthority } from '../oci/host.ts';
+import { isPlatform } from '../oci/platform.ts';
+import { NODES } from './config.ts';
 import { parseDuration } from './duration.ts';
 import { parseEndpoint } from './endpoint.ts';
 
@@ -123,12 +125,12 @@ const timeouts = z.strictObject({
 const platform = z
   .string()
   .transform((text, context) =>
-    /^[a-z0-9]+\/[a-z0-9]+(?:\/[a-z0-9]+)?$/.test(text)
+    text === NODES || isPlatform(text)
       ? text
       : refuse(
           context,
           `"${text}" is no platform`,
-          'Write OS/ARCHITECTURE, as in linux/arm64 or linux/arm/v7.',
+          'Write OS/ARCHITECTURE, as in linux/arm64 or linux/arm/v7, or nodes for what the nodes of the cluster are.',
         ),
   );
 

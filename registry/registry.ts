@@ -5,6 +5,7 @@ import { Counter, Gauge, type Registry as Metrics } from 'prom-client';
 import type { Config } from '../config/config.ts';
 import { MANIFEST_TYPES } from '../oci/descriptor.ts';
 import { RegistryError } from '../oci/errors.ts';
+import { PLATFORM_HEADER } from '../oci/platform.ts';
 import { AddressGuard } from './address-guard.ts';
 import {
   answerBlob,
@@ -18,6 +19,7 @@ import { BlobCache } from './blob-cache.ts';
 import { answerCanary, parseCanaryRequest } from './canary.ts';
 import { DEFAULT_TIMEOUTS, Egress, type Timeouts } from './egress.ts';
 import { ManifestCache } from './manifest-cache.ts';
+import { NodePlatforms } from './node-platforms.ts';
 import { type PullRequest, parsePull } from './pull-request.ts';
 import { answerReferrers } from './referrers-answer.ts';
 import { ReferrersCache } from './referrers-cache.ts';
@@ -67,6 +69,7 @@ export class Registry {
   readonly #referrers: ReferrersCache;
   readonly #egress: Egress;
   readonly #warmer: Warmer;
+  readonly #platforms = new NodePlatforms();
   readonly #stop = new AbortController();
   readonly #instance = `weir-${randomUUID().slice(0, 8)}`;
   readonly #answers: Counter<'kind' | 'status' | 'cache'>;
@@ -102,7 +105,12 @@ export class Registry {
       },
     });
     this.#blobs = new BlobCache({ store, upstream, spoolDirectory, spoolLimit, log, signal });
-    this.#warmer = new Warmer(this.#manifests, this.#blobs, log);
+    this.#warmer = new Warmer({
+      manifests: this.#manifests,
+      blobs: this.#blobs,
+      nodes: () => this.#platforms.all,
+      log,
+    });
     this.#referrers = new ReferrersCache({ store, upstream, log, signal });
     const registers = [metrics];
     this.#answers = new Counter({
@@ -182,6 +190,7 @@ export class Registry {
         'UNAVAILABLE',
         'the request came round in a loop: an upstream or mirror leads back to this registry',
       );
+    this.#platforms.note(request.headers[PLATFORM_HEADER]);
     const target = request.url ?? '/';
     if (/^\/v2\/?(?:\?.*)?$/.test(target)) {
       response

@@ -1,5 +1,6 @@
 import type { Logger } from 'pino';
 import * as z from 'zod';
+import { NODES } from '../config/config.ts';
 import { MANIFEST_TYPES } from '../oci/descriptor.ts';
 import type { Digest } from '../oci/digest.ts';
 import { digestSchema } from '../oci/digest-schema.ts';
@@ -21,6 +22,14 @@ const childSchema = descriptorSchema.extend({ platform: platformSchema });
 const indexSchema = z.object({ manifests: z.array(z.unknown()).max(MAX_ENTRIES) });
 const imageSchema = z.object({ config: z.unknown(), layers: z.array(z.unknown()).max(MAX_ENTRIES) });
 
+export interface WarmerOptions {
+  readonly manifests: ManifestCache;
+  readonly blobs: BlobCache;
+  /** The platforms that the cluster's nodes have. */
+  readonly nodes: () => readonly string[];
+  readonly log: Logger;
+}
+
 /**
  * Fetches what nodes of other platforms will ask for once an index was pulled. One image at a time, behind the
  * pulls that somebody waits for; what fails is fetched when it is pulled.
@@ -28,19 +37,21 @@ const imageSchema = z.object({ config: z.unknown(), layers: z.array(z.unknown())
 export class Warmer {
   readonly #manifests: ManifestCache;
   readonly #blobs: BlobCache;
+  readonly #nodes: () => readonly string[];
   readonly #log: Logger;
   readonly #waiting: (() => Promise<void>)[] = [];
   #running: Promise<void> | undefined;
 
-  constructor(manifests: ManifestCache, blobs: BlobCache, log: Logger) {
+  constructor({ manifests, blobs, nodes, log }: WarmerOptions) {
     this.#manifests = manifests;
     this.#blobs = blobs;
+    this.#nodes = nodes;
     this.#log = log;
   }
 
   /** Takes note of a manifest that was fetched; of an index, the configured platforms are fetched. */
   warm(target: Target, { bytes }: Manifest): void {
-    const { warm } = target.upstream;
+    const warm = target.upstream.warm.flatMap((one) => (one === NODES ? this.#nodes() : [one]));
     if (warm.length === 0) return;
     const { manifests } = indexSchema.safeParse(parseJson(bytes.toString('utf8'))).data ?? { manifests: [] };
     for (const entry of manifests) {

@@ -3,6 +3,7 @@ import { test } from 'node:test';
 import { readAnswerHead } from '../../agent/door-answer.ts';
 import { bodyOf } from '../../agent/door-body.ts';
 import { readRequest, requestHead } from '../../agent/door-request.ts';
+import { ownPlatform } from '../../oci/platform.ts';
 
 const BLOB = `/v2/library/web/blobs/sha256:${'a'.repeat(64)}?ns=docker.io`;
 
@@ -57,13 +58,15 @@ test('a request is handed on without the headers that concern only its own conne
     'trailers',
     'Upgrade',
     'h2c',
+    'Weir-Platform',
+    'linux/s390x',
   ];
   const read = readRequest('GET', BLOB, [...headers, ...own, 'Range', 'bytes=5-', 'If-None-Match', '"x"']);
   assert.ok('target' in read);
   assert.equal(
     requestHead(read, { host: 'fd00::1', port: 5000 }),
     `GET ${BLOB} HTTP/1.1\r\nHost: [fd00::1]:5000\r\nAccept: a/b\r\naccept: c/d\r\nAuthorization: Bearer x\r\n` +
-      'Range: bytes=5-\r\nIf-None-Match: "x"\r\nVia: 1.1 weir-door\r\n\r\n',
+      `Range: bytes=5-\r\nIf-None-Match: "x"\r\nVia: 1.1 weir-door\r\nweir-platform: ${ownPlatform()}\r\n\r\n`,
   );
   assert.equal(read.repository, 'library/web');
 });

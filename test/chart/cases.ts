@@ -66,7 +66,7 @@ export const cases: ReadonlyMap<string, object> = new Map<string, object>([
       mirrorAddress: 'nodePort',
       nodePort: { enabled: true, port: 30_500, annotations: { a: 'b' } },
       config: {
-        defaults: { tags: { ttl: '10m' }, timeouts: { idle: '10s' }, warm: ['linux/arm64'] },
+        defaults: { tags: { ttl: '10m' }, timeouts: { idle: '10s' }, warm: ['linux/arm64', 'nodes'] },
         upstreams: {
           'docker.io': {},
           'harbor.corp:8443': { credentials: 'corp', access: 'everyone', ca: 'corp.pem', egress: 'clash' },

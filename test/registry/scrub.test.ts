@@ -114,19 +114,26 @@ suite('stored content', () => {
     assert.match(stderr, /look at the store, and run it again/);
   });
 
-  test('of other platforms is fetched in advance where that is wanted', async () => {
-    const arm = await makeImage([{ hello: 'arm' }], 'arm64');
-    const other = await makeImage([{ hello: 's390x' }], 's390x');
-    for (const one of [arm, other]) upstream.push(REPOSITORY, one.manifest.digest.replace(':', '-'), one);
-    upstream.pushManifest(REPOSITORY, 'multi', makeIndex({ amd64: image, arm64: arm, s390x: other }));
-    await mirror.close();
-    mirror = await start(', warm: [linux/arm64]');
-    // Of an image for one platform there is nothing to warm up, also for those that come after it.
-    await (await fetch(`${mirror.url}/v2/${REPOSITORY}/manifests/v1`)).arrayBuffer();
-    await (await fetch(`${mirror.url}/v2/${REPOSITORY}/manifests/multi`)).arrayBuffer();
-    for (const { digest } of arm.blobs) while (upstream.count('GET', digest) === 0) await setTimeout(10);
-    assert.equal(upstream.count('GET', arm.manifest.digest), 1);
-    assert.equal(upstream.count('GET', other.manifest.digest), 0);
-    assert.equal(upstream.count('GET', image.manifest.digest), 0);
-  });
+  for (const [warm, asked] of [
+    ['linux/arm64', []],
+    // What a node is, its door says, whatever it asks for.
+    ['nodes', ['linux/arm64', 'linux/mips64le', 'Linux', `linux/${'s390x'.repeat(10)}`]],
+  ] as const)
+    test(`of other platforms is fetched in advance where that is wanted: ${warm}`, async () => {
+      const arm = await makeImage([{ hello: 'arm' }], 'arm64');
+      const other = await makeImage([{ hello: 's390x' }], 's390x');
+      for (const one of [arm, other]) upstream.push(REPOSITORY, one.manifest.digest.replace(':', '-'), one);
+      upstream.pushManifest(REPOSITORY, 'multi', makeIndex({ amd64: image, arm64: arm, s390x: other }));
+      await mirror.close();
+      mirror = await start(`, warm: [${warm}]`);
+      for (const platform of asked)
+        await (await fetch(`${mirror.url}/v2/`, { headers: { 'Weir-Platform': platform } })).arrayBuffer();
+      // Of an image for one platform there is nothing to warm up, also for those that come after it.
+      await (await fetch(`${mirror.url}/v2/${REPOSITORY}/manifests/v1`)).arrayBuffer();
+      await (await fetch(`${mirror.url}/v2/${REPOSITORY}/manifests/multi`)).arrayBuffer();
+      for (const { digest } of arm.blobs) while (upstream.count('GET', digest) === 0) await setTimeout(10);
+      assert.equal(upstream.count('GET', arm.manifest.digest), 1);
+      assert.equal(upstream.count('GET', other.manifest.digest), 0);
+      assert.equal(upstream.count('GET', image.manifest.digest), 0);
+    });
 });

@@ -219,8 +219,8 @@ config.existingConfigMap is given, and so is config.{{ keys $given | sortAlpha |
 {{- end }}
 {{- end }}
 {{- range $part.warm }}
-{{- if not (regexMatch "^[a-z0-9]+/[a-z0-9]+(/[a-z0-9]+)?$" .) }}
-{{ $place }}.warm has "{{ . }}": write OS/ARCHITECTURE, as in linux/arm64.
+{{- if not (regexMatch "^(nodes|[a-z0-9]+/[a-z0-9]+(/[a-z0-9]+)?)$" .) }}
+{{ $place }}.warm has "{{ . }}": write OS/ARCHITECTURE, as in linux/arm64, or nodes.
 {{- end }}
 {{- end }}
 {{- with $part.ca }}
