@@ -155,10 +155,20 @@ suite('a release in operation', { concurrency: false }, () => {
       await eventually('the file names it', async () =>
         (await release.hostsFile('node2', 'docker.io')).includes(`[host."${expected}"]`),
       );
+      await release.kubectl('rollout', 'status', 'deployment/weir-registry', '--timeout=60s');
+      // kube-proxy hears of replicas that come and go a moment later, and nothing stands in for one that is gone.
+      await eventually('it leads to replicas', () => answers('node2', expected));
       await startPods(cluster, wanted(name, 'node2'));
       assert.deepEqual(await fetchers(name), ['mirror'], expected);
     }
   });
+
+  /** Whether each of ten connections is answered. */
+  async function answers(node: string, url: string): Promise<boolean> {
+    const script = `Promise.all(Array.from({ length: 10 }, () => fetch('${url}/v2/')))
+      .then((all) => console.log(all.every(({ status }) => status === 200)))`;
+    return (await cluster.exec(node, 'node', '--eval', script)) === 'true\n';
+  }
 
   /** Helm waits for as many Pods as may not be missing; this, for all of them. */
   async function upgradeAll(): Promise<void> {
