@@ -11,15 +11,20 @@ export interface MirrorUrl {
   readonly ca?: string;
 }
 
+/** @throws UsageError when there is an authority for a mirror that has no use for one. */
+export function checkMirrorCa(mirror: string | undefined, caFile: string | undefined): void {
+  // containerd tries a plain HTTP address over TLS first when there is a CA for it.
+  if (caFile !== undefined && mirror?.startsWith('https://') !== true)
+    throw new UsageError('--mirror-ca is for --mirror https://HOST');
+}
+
 /**
  * `--mirror URL` and `--mirror-ca FILE`.
  *
  * @throws UsageError
  */
 export async function mirrorUrl(mirror: string, caFile: string | undefined): Promise<MirrorUrl> {
-  // containerd tries a plain HTTP address over TLS first when there is a CA for it.
-  if (caFile !== undefined && !mirror.startsWith('https://'))
-    throw new UsageError('--mirror-ca is for --mirror https://HOST');
+  checkMirrorCa(mirror, caFile);
   try {
     const url = checkedMirror(mirror);
     return caFile === undefined ? { url } : { url, ca: await readAuthority(caFile) };

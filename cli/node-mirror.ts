@@ -13,7 +13,7 @@ import { describe, UsageError } from '../process/lifecycle.ts';
 import type { Registry as Metrics } from '../process/metrics.ts';
 import { pauseUnlessStopped } from '../process/pause.ts';
 import { type Address, parseAddress } from '../process/server.ts';
-import { type MirrorUrl, mirrorUrl } from './mirror-url.ts';
+import { checkMirrorCa, type MirrorUrl, mirrorUrl } from './mirror-url.ts';
 import { parseObjectName } from './object-name.ts';
 
 export interface MirrorFlags {
@@ -53,8 +53,7 @@ export async function wantedMirror(flags: MirrorFlags): Promise<WantedMirror> {
   const { door, mirror, mirrorCa, registryService, replica, registryCa, hostIp } = flags;
   if ((door === undefined) === (mirror === undefined))
     throw new UsageError('give either --door HOST:PORT or --mirror service|nodePort|URL');
-  if (mirrorCa !== undefined && mirror === undefined)
-    throw new UsageError('--mirror-ca is for --mirror https://HOST');
+  checkMirrorCa(mirror, mirrorCa);
   if (replica !== undefined && (door === undefined || registryService !== undefined))
     throw new UsageError('--replica is for --door, instead of --registry-service');
   if (registryCa !== undefined && door === undefined)

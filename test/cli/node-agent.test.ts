@@ -364,6 +364,7 @@ suite('of wrong flags', () => {
     [{ ...rest, mirror: 'nodeport' }, /"nodeport" is no address of a mirror/],
     [{ ...door, mirrorCa: '/ca.pem' }, /--mirror-ca is for --mirror https:/],
     [{ ...rest, mirror: 'http://m', mirrorCa: '/ca.pem' }, /--mirror-ca is for --mirror https:/],
+    [{ ...rest, mirror: 'service', mirrorCa: '/ca.pem' }, /--mirror-ca is for --mirror https:/],
     [{ ...rest, mirror: 'https://m', mirrorCa: '/none.pem' }, /cannot read \/none\.pem/],
     [{ ...rest, mirror: 'https://m', mirrorCa: process.execPath }, /holds no certificate in PEM/],
     [{ ...door, once: true }, /--once is for --config/],
