@@ -255,21 +255,16 @@ async function mirrorFor(
 ): Promise<string | HostState | undefined> {
   const route = routeFor(config, DOCKER_HUB);
   if (route.kind === 'untouched') return undefined;
-  const { origin, pathname, authority } =
+  const { origin, pathname } =
     route.kind === 'node'
-      ? { origin: route.mirror.origin, pathname: route.mirror.repositoryPrefix, authority: undefined }
-      : { ...placeOf(mirror), authority: mirrorCa };
+      ? { origin: route.mirror.origin, pathname: route.mirror.repositoryPrefix }
+      : new URL(mirror);
   if (!/^\/?$/.test(pathname))
     return unsupported(`Docker takes a mirror without a path only, and ${origin} has ${pathname}`);
-  if (authority === undefined || (await hasAuthority(root, origin))) return origin;
+  if (route.kind === 'node' || mirrorCa === undefined || (await hasAuthority(root, origin))) return origin;
   return unsupported(
     `weir cannot tell Docker of the authority that signs ${origin}: put it into ${authorityDirectory(origin)}/ca.crt`,
   );
-}
-
-function placeOf(url: string): { origin: string; pathname: string } {
-  const { origin, pathname } = new URL(url);
-  return { origin, pathname };
 }
 
 /** Where dockerd looks, besides what the system trusts (Docker's manual, "Verify repository client with certificates"). */

@@ -31,13 +31,19 @@ function readOtherwise(text: string): string {
   return text === EDITED ? dumpOf(text).replace('"x"', '"y"') : dumpOf(text);
 }
 
-test('it is asked before and after, and no word of it is kept', async (t) => {
-  const node = await makeTestNode(t);
+/** When it is asked: after how many restarts, and of which text. */
+function noteAsked(node: TestNode): readonly string[] {
   const asked: string[] = [];
   node.dump = (text) => {
     asked.push(`${node.restarts} ${text === EDITED ? 'edited' : 'plain'}`);
     return dumpOf(text);
   };
+  return asked;
+}
+
+test('it is asked before and after, and no word of it is kept', async (t) => {
+  const node = await makeTestNode(t);
+  const asked = noteAsked(node);
   assert.deepEqual(await node.configure(), { kind: 'configured' });
   // Before it has to wait for its turn, and in it.
   assert.deepEqual(asked, ['0 plain', '0 plain', '0 edited']);
@@ -215,11 +221,7 @@ for (const [what, dump, reason] of [
 test('one that restarts by itself is asked before its edit, and once it has read it', async (t) => {
   const node = await makeTestNode(t);
   node.isByItself = true;
-  const asked: string[] = [];
-  node.dump = (text) => {
-    asked.push(`${node.restarts} ${text === EDITED ? 'edited' : 'plain'}`);
-    return dumpOf(text);
-  };
+  const asked = noteAsked(node);
   assert.deepEqual(await node.configure(), { kind: 'configured' });
   assert.deepEqual(asked, ['0 plain', '0 plain', '1 edited']);
 });
